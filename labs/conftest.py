@@ -1,0 +1,19 @@
+"""What all labs share: the claims that marks may name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+CLAIMS = {row["id"] for row in yaml.safe_load((Path(__file__).parent / "data/claims.yaml").read_text("utf-8"))}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a mark that names no claim: a typing error would hide that a claim has no lab."""
+    for item in items:
+        for mark in item.iter_markers("claim"):
+            unknown = set(mark.args) - CLAIMS
+            if unknown or not mark.args:
+                raise pytest.UsageError(f"{item.nodeid}: unknown claim {sorted(unknown)} in its mark")

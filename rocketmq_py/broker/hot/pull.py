@@ -1,0 +1,208 @@
+"""The hot path of a pull: a typed header, a cached verdict of the checks, an answer from a template.
+
+It is the ordinary path without its general parts. The checks are the same and run once for each kind of request;
+reading, holding and answering are `PullMessageService`, which both paths share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Final, Protocol
+
+import msgspec
+
+from rocketmq_py.broker.hot.responses import NUMBER, ResponseTemplate
+from rocketmq_py.broker.pull_message import Pull, PullAnswer, PullChecks, PullMessageService, PullTarget
+from rocketmq_py.broker.refusal import Refusal
+from rocketmq_py.common.errors import InvalidInputError
+from rocketmq_py.common.java import parse_i32, parse_i64
+from rocketmq_py.remoting.answer import answer
+from rocketmq_py.remoting.codes import RequestCode, ResponseCode
+from rocketmq_py.remoting.headers.pull import PullMessageRequestHeader
+from rocketmq_py.remoting.processors import HotCommand, Processors
+
+#: Most cached verdicts; beyond it the table begins anew.
+MAX_ENTRIES: Final = 65_536
+#: Longest texts of offsets that are certainly in range; longer ones take the ordinary path.
+_I64_DIGITS: Final = 18
+
+
+class HotPullHeader(msgspec.Struct, rename="camel", gc=False):
+    """A pull's header as it lies in the frame: all texts. Fields that are not named here are not looked at."""
+
+    consumer_group: str
+    topic: str
+    queue_id: str
+    queue_offset: str
+    max_msg_nums: str
+    sys_flag: str
+    commit_offset: str
+    suspend_timeout_millis: str
+    sub_version: str
+    subscription: str | None = None
+    expression_type: str | None = None
+    max_msg_bytes: str | None = None
+    request_source: str | None = None
+    proxy_froward_client_id: str | None = None
+
+
+Key = tuple[str, str, str, str, str, str, str | None, str | None, str, str | None]
+
+
+class PullEntry:
+    """What is the same in all pulls of one group from one queue, as long as the version stays."""
+
+    __slots__ = ("header", "target", "version")
+
+    def __init__(self, header: PullMessageRequestHeader, target: PullTarget, version: int) -> None:
+        self.header = header
+        self.target = target
+        self.version = version
+
+
+class Sink(Hashable, Protocol):
+    """What the hot path needs of a connection."""
+
+    @property
+    def remote_address(self) -> str:
+        """`ip:port` of the client."""
+        ...
+
+    def write_soon(self, data: bytes) -> None:
+        """Queue bytes; all of one turn of the loop leave together."""
+        ...
+
+
+class HotPullRequest(Pull):
+    """A pull whose answer is filled into a template and written beside those of the same turn of the loop."""
+
+    __slots__ = ("_opaque", "_path")
+
+    def __init__(self, entry: PullEntry, owner: Sink, offset: int, commit_offset: int, opaque: int, path: HotPull):
+        super().__init__(entry.header, entry.target, owner)
+        self.offset = offset
+        if self.commit_offset is not None:
+            self.commit_offset = commit_offset
+        self._opaque = opaque
+        self._path = path
+
+    def answer(self, result: PullAnswer) -> None:
+        """Write head and records as one piece of bytes."""
+        template = self._path.template(result)
+        header = result.header
+        size = 0
+        for buffer in result.buffers:
+            size += len(buffer)
+        head = template.fill_head(
+            size,
+            header.suggest_which_broker_id,
+            header.next_begin_offset,
+            header.min_offset,
+            header.max_offset,
+            header.topic_sys_flag or 0,
+            header.group_sys_flag or 0,
+            self._opaque,
+        )
+        owner: Sink = self.owner  # type: ignore[assignment]
+        owner.write_soon(b"".join((head, *result.buffers)) if size else head)
+
+
+class HotPull:
+    """Takes PULL_MESSAGE and LITE_PULL_MESSAGE frames with a JSON header."""
+
+    def __init__(self, checks: PullChecks, service: PullMessageService) -> None:
+        self._checks = checks
+        self._service = service
+        self._entries: dict[Key, PullEntry] = {}
+        self._templates: dict[tuple[ResponseCode, str], ResponseTemplate] = {}
+        self._decode = msgspec.json.Decoder(HotPullHeader).decode
+
+    def register(self, processors: Processors) -> None:
+        """Register both codes as hot."""
+        processors.hot[RequestCode.PULL_MESSAGE] = self.feed
+        processors.hot[RequestCode.LITE_PULL_MESSAGE] = self.feed
+
+    def feed(self, connection: Sink, command: HotCommand, body: bytes) -> bool:
+        """Take one frame; false leaves it to the ordinary path, untouched."""
+        if command.flag:
+            return False
+        try:
+            header = self._decode(command.ext)
+        except msgspec.MsgspecError:
+            return False
+        if header.request_source is not None or header.proxy_froward_client_id is not None:
+            return False
+        offset, commit = header.queue_offset, header.commit_offset
+        # isdecimal() also holds for digits of other scripts; isascii() excludes those.
+        if not (offset.isdecimal() and commit.isdecimal() and offset.isascii() and commit.isascii()):
+            return False
+        if len(offset) > _I64_DIGITS or len(commit) > _I64_DIGITS:
+            return False
+        key = (
+            header.consumer_group,
+            header.topic,
+            header.queue_id,
+            header.sys_flag,
+            header.max_msg_nums,
+            header.suspend_timeout_millis,
+            header.subscription,
+            header.expression_type,
+            header.sub_version,
+            header.max_msg_bytes,
+        )
+        entry = self._entries.get(key)
+        if entry is None or entry.version != self._checks.version:
+            entry = self._enter(key, header, command.code, connection)
+            if entry is None:
+                return False
+        self._service.run(HotPullRequest(entry, connection, int(offset), int(commit), command.opaque, self))
+        return True
+
+    def _enter(self, key: Key, hot: HotPullHeader, code: int, connection: Sink) -> PullEntry | None:
+        """Run the checks; None if the ordinary path shall refuse the request."""
+        self._entries.pop(key, None)
+        try:
+            header = PullMessageRequestHeader(
+                consumer_group=hot.consumer_group,
+                topic=hot.topic,
+                queue_id=parse_i32(hot.queue_id),
+                queue_offset=0,
+                max_msg_nums=parse_i32(hot.max_msg_nums),
+                sys_flag=parse_i32(hot.sys_flag),
+                commit_offset=0,
+                suspend_timeout_millis=parse_i64(hot.suspend_timeout_millis),
+                sub_version=parse_i64(hot.sub_version),
+                subscription=hot.subscription,
+                expression_type=hot.expression_type,
+                max_msg_bytes=None if hot.max_msg_bytes is None else parse_i32(hot.max_msg_bytes),
+            )
+        except InvalidInputError:
+            return None
+        version = self._checks.version
+        target = self._checks.check(header, code, connection.remote_address)
+        if isinstance(target, Refusal):
+            return None
+        if len(self._entries) >= MAX_ENTRIES:
+            self._entries.clear()
+        entry = self._entries[key] = PullEntry(header, target, version)
+        return entry
+
+    def template(self, result: PullAnswer) -> ResponseTemplate:
+        """Return the template for answers with this code and remark."""
+        key = (result.code, result.remark)
+        template = self._templates.get(key)
+        if template is None:
+            fields = dict.fromkeys(_FIELDS, NUMBER)
+            template = self._templates[key] = ResponseTemplate(answer(result.code, result.remark), fields)
+        return template
+
+
+#: Header fields of an answer, in the order in which `HotPullRequest.answer` fills them in.
+_FIELDS: Final = (
+    "suggestWhichBrokerId",
+    "nextBeginOffset",
+    "minOffset",
+    "maxOffset",
+    "topicSysFlag",
+    "groupSysFlag",
+)

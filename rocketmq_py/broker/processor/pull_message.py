@@ -1,0 +1,53 @@
+"""The ordinary path of a pull (11, 361): any header form, any subscription.
+
+Source: `PullMessageProcessor`, RocketMQ 5.3.
+"""
+
+from __future__ import annotations
+
+from rocketmq_py.broker.pull_message import Pull, PullAnswer, PullChecks, PullMessageService, PullTarget
+from rocketmq_py.broker.refusal import Refusal
+from rocketmq_py.remoting.answer import answer
+from rocketmq_py.remoting.codes import RequestCode
+from rocketmq_py.remoting.command import RemotingCommand
+from rocketmq_py.remoting.header import decode_header
+from rocketmq_py.remoting.headers.pull import PullMessageRequestHeader
+from rocketmq_py.remoting.processors import DEFERRED, Deferred, Processors, Request
+
+
+class OrdinaryPull(Pull):
+    """A pull whose answer is a whole response, written in the header form of its request."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, header: PullMessageRequestHeader, target: PullTarget, request: Request) -> None:
+        super().__init__(header, target, request.connection)
+        self._request = request
+
+    def answer(self, result: PullAnswer) -> None:
+        """Build the response and send it."""
+        body = b"".join(result.buffers)
+        self._request.reply(answer(result.code, result.remark, header=result.header, body=body))
+
+
+class PullMessageProcessor:
+    """Checks a pull and hands it to the service, which answers now or later."""
+
+    def __init__(self, checks: PullChecks, service: PullMessageService) -> None:
+        self._checks = checks
+        self._service = service
+
+    def register(self, processors: Processors) -> None:
+        """Register both codes; they differ in nothing but a switch for the second."""
+        processors.register(RequestCode.PULL_MESSAGE, self.process_request)
+        processors.register(RequestCode.LITE_PULL_MESSAGE, self.process_request)
+
+    def process_request(self, request: Request) -> RemotingCommand | Deferred:
+        """Refuse the request, or run it."""
+        header = decode_header(PullMessageRequestHeader, request.command.ext_fields)
+        found = self._checks.check(header, request.command.code, request.connection.remote_address)
+        if isinstance(found, Refusal):
+            return found.to_response()
+
+        self._service.run(OrdinaryPull(header, found, request))
+        return DEFERRED

@@ -1,0 +1,281 @@
+"""The ordinary path of a send (10, 310, 320): any header form, any property, hooks, new topics, batches.
+
+It makes a `Draft` of the request, lets the hooks change it, and appends it in the same tick as the hot path does. No
+await lies between the request and the append unless a topic was created: messages of one connection keep their order.
+
+Source: `SendMessageProcessor`, RocketMQ 5.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from rocketmq_py.broker.config import BrokerConfig
+from rocketmq_py.broker.refusal import Refusal
+from rocketmq_py.broker.send_hooks import SendContext, SendHooks, join_triggers
+from rocketmq_py.broker.send_message import (
+    BROKER_OWNED,
+    MAX_BATCH_MESSAGES,
+    RESULTS,
+    SPECIAL_PROPERTIES,
+    STORED,
+    SendChecks,
+    Target,
+    illegal_message,
+    stored_properties,
+    stored_suffix,
+    tags_code,
+    unavailable,
+    unsupported,
+    without_owned,
+)
+from rocketmq_py.broker.statistics import BrokerStatsManager
+from rocketmq_py.broker.topic_config import TopicConfigManager
+from rocketmq_py.common import properties as names
+from rocketmq_py.common import sys_flag as flags
+from rocketmq_py.common.environment import Clock
+from rocketmq_py.common.errors import InvalidInputError
+from rocketmq_py.common.java import parse_bool
+from rocketmq_py.common.message_batch import BatchItem, decode_batch
+from rocketmq_py.common.message_id import UniqueIds, create_offset_id
+from rocketmq_py.common.properties import MAX_PROPERTIES_LENGTH, decode_properties
+from rocketmq_py.common.record import MAX_V1_TOPIC_LENGTH
+from rocketmq_py.common.topic import is_retry_topic
+from rocketmq_py.remoting.answer import answer
+from rocketmq_py.remoting.bodies.topic_config import MULTI_TAG
+from rocketmq_py.remoting.codes import RequestCode, ResponseCode
+from rocketmq_py.remoting.command import RemotingCommand
+from rocketmq_py.remoting.header import decode_header
+from rocketmq_py.remoting.headers.send import (
+    SendMessageRequestHeader,
+    SendMessageRequestHeaderV2,
+    SendMessageResponseHeader,
+)
+from rocketmq_py.remoting.processors import DEFERRED, Answer, Processors, Request
+from rocketmq_py.store.draft import Draft
+from rocketmq_py.store.message_store import MessageStore
+from rocketmq_py.store.put_result import PutMessageResult, PutMessageStatus
+
+
+class SendMessageProcessor:
+    """Answers sends."""
+
+    def __init__(
+        self,
+        *,
+        config: BrokerConfig,
+        max_message_size: int,
+        store_host: bytes,
+        checks: SendChecks,
+        topics: TopicConfigManager,
+        hooks: SendHooks,
+        statistics: BrokerStatsManager,
+        store: MessageStore,
+        unique_ids: UniqueIds,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._max_message_size = max_message_size
+        self._store_host = store_host
+        self._checks = checks
+        self._topics = topics
+        self._hooks = hooks
+        self._statistics = statistics
+        self._store = store
+        self._unique_ids = unique_ids
+        self._clock = clock
+        self._suffix = stored_suffix(config)
+        self._has_special = join_triggers(SPECIAL_PROPERTIES)
+
+    def register(self, processors: Processors) -> None:
+        """Register the three codes. What makes a batch is the header's flag, not the code."""
+        for code in (RequestCode.SEND_MESSAGE, RequestCode.SEND_MESSAGE_V2, RequestCode.SEND_BATCH_MESSAGE):
+            processors.register(code, self.process_request, "send")
+
+    def process_request(self, request: Request) -> Answer | Awaitable[Answer]:
+        """Check a send and append it."""
+        header = send_header(request.command)
+        target = self._checks.refuse_broker(request.received_ms) or self._checks.check(
+            header, request.connection.remote_address
+        )
+        if isinstance(target, Refusal):
+            return self._refuse(target)
+        if target.is_new_topic:
+            return self._send_to_new_topic(request, header, target)
+        return self._send(request, header, target)
+
+    async def _send_to_new_topic(self, request: Request, header: SendMessageRequestHeader, target: Target) -> Answer:
+        # An acknowledged message must not lie in a topic that a crash forgets.
+        await self._topics.persist()
+        return self._send(request, header, target)
+
+    def _send(self, request: Request, header: SendMessageRequestHeader, target: Target) -> Answer:
+        if header.batch:
+            return self._send_batch(request, header, target)
+        draft = self._draft(request, header, target)
+        if isinstance(draft, Refusal):
+            return self._refuse(draft)
+        context = SendContext(header, target.config, draft, request.connection.remote_address, request.command.version)
+        refusal = self._hooks.apply(context)
+        if refusal is not None:
+            return self._refuse(refusal)
+        return self._append(request, target, [draft], draft.properties.get(names.UNIQ_KEY))
+
+    # --- one message --------------------------------------------------------------------------------------------------
+
+    def _draft(self, request: Request, header: SendMessageRequestHeader, target: Target) -> Draft | Refusal:
+        """Make the draft of a single message."""
+        body = bytes(request.command.body)
+        if not body:
+            return Refusal(ResponseCode.SYSTEM_ERROR, "the message has no body")
+        if len(body) > self._max_message_size:
+            return illegal_message(self._max_message_size)
+        client = (header.properties or "").encode()
+        decision = decode_properties(client)
+        if refusal := self._refuse_properties(client, decision):
+            return refusal
+        stored = self._stored(client, decision)
+        if len(stored) > MAX_PROPERTIES_LENGTH:
+            return illegal_message(self._max_message_size)
+        return Draft(
+            topic=header.topic,
+            queue_id=target.queue_id,
+            body=body,
+            properties=decision,
+            stored_properties=stored,
+            flag=header.flag,
+            sys_flag=self._sys_flag(header, target),
+            born_timestamp=header.born_timestamp,
+            born_host=request.connection.born_host,
+            reconsume_times=header.reconsume_times or 0,
+            tags_code=tags_code(decision.get(names.TAGS, "")),
+            wait=parse_bool(decision.get(names.WAIT, "true")),
+        )
+
+    def _refuse_properties(self, client: bytes, decision: dict[str, str]) -> Refusal | None:
+        if names.INNER_NUM in decision:
+            return illegal_message(self._max_message_size)
+        return unsupported(decision, (*self._hooks.triggers, *self._store.put_hooks.triggers))
+
+    def _stored(self, client: bytes, decision: dict[str, str]) -> bytes:
+        """Return the stored properties, and bring the decision properties to the same state."""
+        if self._has_special(b"\x02" + client):
+            client = without_owned(client)
+            for name in BROKER_OWNED:
+                decision.pop(name, None)
+        if names.UNIQ_KEY not in decision:
+            decision[names.UNIQ_KEY] = self._unique_ids.create()
+            unique = f"{names.UNIQ_KEY}\x01{decision[names.UNIQ_KEY]}\x02".encode()
+            return stored_properties(client, unique + self._suffix)
+        return stored_properties(client, self._suffix)
+
+    def _sys_flag(self, header: SendMessageRequestHeader, target: Target) -> int:
+        return header.sys_flag | (flags.MULTI_TAGS if target.config.topic_filter_type == MULTI_TAG else 0)
+
+    # --- a batch ------------------------------------------------------------------------------------------------------
+
+    def _send_batch(self, request: Request, header: SendMessageRequestHeader, target: Target) -> Answer:
+        """Append all messages of a batch, or none."""
+        client = (header.properties or "").encode()
+        decision = decode_properties(client)
+        items = self._batch_items(header, decision, bytes(request.command.body))
+        if isinstance(items, Refusal):
+            return self._refuse(items)
+        suffix = self._batch_suffix(client)
+        drafts = []
+        for item in items:
+            stored = stored_properties(item.properties, suffix)
+            if len(stored) > MAX_PROPERTIES_LENGTH or len(item.body) > self._max_message_size:
+                return self._refuse(illegal_message(self._max_message_size))
+            properties = decode_properties(item.properties)
+            drafts.append(
+                Draft(
+                    topic=header.topic,
+                    queue_id=target.queue_id,
+                    body=item.body,
+                    properties=properties,
+                    stored_properties=stored,
+                    flag=item.flag,
+                    sys_flag=self._sys_flag(header, target),
+                    born_timestamp=header.born_timestamp,
+                    born_host=request.connection.born_host,
+                    reconsume_times=header.reconsume_times or 0,
+                    tags_code=tags_code(properties.get(names.TAGS, "")),
+                    wait=parse_bool(decision.get(names.WAIT, "true")),
+                )
+            )
+        return self._append(request, target, drafts, decision.get(names.UNIQ_KEY))
+
+    def _batch_items(
+        self, header: SendMessageRequestHeader, decision: dict[str, str], body: bytes
+    ) -> list[BatchItem] | Refusal:
+        """Split a batch after the checks of a batch as a whole."""
+        topic = header.topic
+        if len(topic.encode()) > MAX_V1_TOPIC_LENGTH:
+            return Refusal(ResponseCode.MESSAGE_ILLEGAL, f"message topic length too long {len(topic)}")
+        if is_retry_topic(topic):
+            return Refusal(ResponseCode.MESSAGE_ILLEGAL, f"batch request does not support retry group {topic}")
+        special = names.DELAY in decision or names.TRAN_MSG in decision or names.INNER_NUM in decision
+        if special or flags.transaction_type(header.sys_flag) or not 0 < len(body) <= self._max_message_size:
+            return illegal_message(self._max_message_size)
+        try:
+            return decode_batch(body, MAX_BATCH_MESSAGES)
+        except InvalidInputError as error:
+            return Refusal(ResponseCode.MESSAGE_ILLEGAL, str(error))
+
+    def _batch_suffix(self, client: bytes) -> bytes:
+        """Return what is stored behind each message's own properties: those of the request, and the broker's."""
+        if self._has_special(b"\x02" + client):
+            client = without_owned(client)
+        return stored_properties(client, self._suffix)
+
+    # --- append and answer --------------------------------------------------------------------------------------------
+
+    def _append(self, request: Request, target: Target, drafts: list[Draft], transaction_id: str | None) -> Answer:
+        """Append drafts in one go; the answer follows when the store says that they are as safe as it promises."""
+
+        def done(result: PutMessageResult) -> None:
+            request.reply(self._answer(result, target, drafts, transaction_id))
+
+        self._store.put(drafts, done)
+        return DEFERRED
+
+    def _answer(
+        self, result: PutMessageResult, target: Target, drafts: list[Draft], transaction_id: str | None
+    ) -> RemotingCommand:
+        if result.status not in STORED:
+            return self._refuse(self._refusal(result.status))
+        size = sum(len(draft.body) for draft in drafts)
+        self._statistics.topic_put(drafts[0].topic).add(len(drafts), size)
+        code, remark = RESULTS[result.status]
+        header = SendMessageResponseHeader(
+            msg_id=",".join(create_offset_id(self._store_host, offset) for offset in result.physical_offsets),
+            queue_id=target.queue_id,
+            queue_offset=result.queue_offset,
+            transaction_id=transaction_id,
+        )
+        return self._with_region(answer(code, remark, header=header))
+
+    def _refusal(self, status: PutMessageStatus) -> Refusal:
+        if status in (PutMessageStatus.MESSAGE_ILLEGAL, PutMessageStatus.PROPERTIES_SIZE_EXCEEDED):
+            return illegal_message(self._max_message_size)
+        if status is PutMessageStatus.SERVICE_NOT_AVAILABLE:
+            return unavailable("")
+        code, remark = RESULTS.get(status, (ResponseCode.SYSTEM_ERROR, "UNKNOWN_ERROR DEFAULT"))
+        return Refusal(code, remark or "")
+
+    def _refuse(self, refusal: Refusal) -> RemotingCommand:
+        return self._with_region(refusal.to_response())
+
+    def _with_region(self, response: RemotingCommand) -> RemotingCommand:
+        """Add what every answer to a send carries."""
+        response.ext_fields[names.MSG_REGION] = self._config.region_id
+        response.ext_fields[names.TRACE_ON] = "true" if self._config.trace_on else "false"
+        return response
+
+
+def send_header(command: RemotingCommand) -> SendMessageRequestHeader:
+    """Return the header of a send in its long form; code 10 has long names on the wire, the other two short ones."""
+    if command.code == RequestCode.SEND_MESSAGE:
+        return decode_header(SendMessageRequestHeader, command.ext_fields)
+    return decode_header(SendMessageRequestHeaderV2, command.ext_fields).to_v1()

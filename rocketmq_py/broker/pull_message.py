@@ -1,0 +1,326 @@
+"""Pulling: the checks, the read, and what follows from it. The ordinary and the hot path both run this code.
+
+A path makes a `Pull` of a request and says how to write an answer. `PullMessageService.run` does the rest: it reads,
+stores the group's progress if asked to, holds the request if there is nothing yet, and answers.
+
+Source: `PullMessageProcessor`, `DefaultPullMessageResultHandler`, RocketMQ 5.3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from rocketmq_py.broker.config import BrokerConfig
+from rocketmq_py.broker.consumer_offset import ConsumerOffsetManager
+from rocketmq_py.broker.read_policy import MASTER_ID, ReadPolicy
+from rocketmq_py.broker.refusal import Refusal, topic_not_exist
+from rocketmq_py.broker.statistics import BrokerStatsManager, Traffic
+from rocketmq_py.broker.subscriptions import Selection, Subscriptions
+from rocketmq_py.broker.topic_config import TopicConfigManager
+from rocketmq_py.common import sys_flag as flags
+from rocketmq_py.common.permission import is_readable
+from rocketmq_py.remoting.bodies.subscription import is_tag_type
+from rocketmq_py.remoting.bodies.topic_config import TopicConfig
+from rocketmq_py.remoting.codes import RequestCode, ResponseCode
+from rocketmq_py.remoting.headers.pull import ForbiddenType, PullMessageRequestHeader, PullMessageResponseHeader
+from rocketmq_py.store.get_message import GetMessageResult, GetMessageStatus
+from rocketmq_py.store.message_store import MessageStore
+
+#: Most messages that one pull may ask for; a larger number is cut to it.
+MAX_MESSAGES: Final = 1_024
+
+#: What a status of the store means to a client. Two more depend on the offset that was asked for, see `code_of`.
+CODES: Final[dict[GetMessageStatus, ResponseCode]] = {
+    GetMessageStatus.FOUND: ResponseCode.SUCCESS,
+    GetMessageStatus.MESSAGE_WAS_REMOVING: ResponseCode.PULL_RETRY_IMMEDIATELY,
+    GetMessageStatus.NO_MATCHED_MESSAGE: ResponseCode.PULL_RETRY_IMMEDIATELY,
+    GetMessageStatus.OFFSET_FOUND_NULL: ResponseCode.PULL_NOT_FOUND,
+    GetMessageStatus.OFFSET_OVERFLOW_ONE: ResponseCode.PULL_NOT_FOUND,
+    GetMessageStatus.OFFSET_OVERFLOW_BADLY: ResponseCode.PULL_OFFSET_MOVED,
+    GetMessageStatus.OFFSET_TOO_SMALL: ResponseCode.PULL_OFFSET_MOVED,
+    GetMessageStatus.OFFSET_RESET: ResponseCode.PULL_OFFSET_MOVED,
+}
+
+
+def code_of(status: GetMessageStatus, offset: int) -> ResponseCode:
+    """Return the response code for a status of the store.
+
+    A queue that holds nothing, or does not exist yet, is not wrong for a reader that begins at 0: it waits.
+    """
+    code = CODES.get(status)
+    if code is None:
+        code = ResponseCode.PULL_OFFSET_MOVED if offset else ResponseCode.PULL_NOT_FOUND
+    return code
+
+
+@dataclass(slots=True)
+class PullAnswer:
+    """What a pull is answered with.
+
+    Attributes:
+        code: the response code.
+        remark: the name of the store's status.
+        header: where the reader goes on.
+        buffers: the body in parts; joined they are whole records, one behind the other.
+    """
+
+    code: ResponseCode
+    remark: str
+    header: PullMessageResponseHeader
+    buffers: Sequence[bytes | memoryview] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PullTarget:
+    """What the checks found; valid for all pulls of one group from one queue while `PullChecks.version` stays.
+
+    Attributes:
+        config: the topic.
+        selection: what the group wants.
+        traffic: counts what the group receives.
+    """
+
+    config: TopicConfig
+    selection: Selection
+    traffic: Traffic
+
+
+class Pull:
+    """One pull under way. Each path has a subclass that knows how to write the answer.
+
+    Attributes:
+        group, topic, queue_id, offset: who wants what, from where (units).
+        max_messages: how many messages at most.
+        max_bytes: how many bytes at most; 0 leaves it to the store.
+        target: what the checks found.
+        commit_offset: the group's progress to be stored; None for none.
+        hold_millis: how long the request may wait for a message; 0 for not at all.
+        owner: the connection that asked.
+    """
+
+    __slots__ = (
+        "commit_offset",
+        "group",
+        "hold_millis",
+        "max_bytes",
+        "max_messages",
+        "offset",
+        "owner",
+        "queue_id",
+        "target",
+        "topic",
+    )
+
+    def __init__(self, header: PullMessageRequestHeader, target: PullTarget, owner: Hashable) -> None:
+        sys_flag = header.sys_flag
+        self.group = header.consumer_group
+        self.topic = header.topic
+        self.queue_id = header.queue_id
+        self.offset = header.queue_offset
+        self.max_messages = max(1, min(header.max_msg_nums, MAX_MESSAGES))
+        self.max_bytes = max(header.max_msg_bytes or 0, 0)
+        self.target = target
+        self.commit_offset = header.commit_offset if sys_flag & flags.PULL_COMMIT_OFFSET else None
+        self.hold_millis = max(header.suspend_timeout_millis, 0) if sys_flag & flags.PULL_SUSPEND else 0
+        self.owner = owner
+
+    def answer(self, result: PullAnswer) -> None:
+        """Write the answer; called once, whenever it comes."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<Pull {self.group} from {self.topic}-{self.queue_id} at {self.offset}, may wait {self.hold_millis} ms>"
+
+
+class PullChecks:
+    """The checks of a pull, in RocketMQ's order."""
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        topics: TopicConfigManager,
+        subscriptions: Subscriptions,
+        read_policy: ReadPolicy,
+        statistics: BrokerStatsManager,
+    ) -> None:
+        self._config = config
+        self._topics = topics
+        self._subscriptions = subscriptions
+        self._read_policy = read_policy
+        self._statistics = statistics
+        self._topic_changes = 0
+        topics.on_change.append(self._topic_changed)
+
+    def _topic_changed(self, topic: str | None) -> None:
+        self._topic_changes += 1
+
+    @property
+    def version(self) -> int:
+        """Grows whenever an earlier result of `check` may be void."""
+        return self._topic_changes + self._subscriptions.version
+
+    def check(self, header: PullMessageRequestHeader, code: int, consumer: str) -> PullTarget | Refusal:
+        """Judge a request.
+
+        Args:
+            header: its header.
+            code: its request code, PULL_MESSAGE or LITE_PULL_MESSAGE.
+            consumer: the address it came from, for the remark.
+        """
+        found = self._refuse_broker(code) or self._subscriptions.check_group(header.consumer_group)
+        if found is not None:
+            return found
+        config = self._check_topic(header, consumer)
+        if isinstance(config, Refusal):
+            return config
+        selection = self._subscriptions.resolve(header.consumer_group, header)
+        if isinstance(selection, Refusal):
+            return selection
+        kind = selection.subscription.expression_type
+        if not is_tag_type(kind) and not self._config.enable_property_filter:
+            remark = f"The broker does not support consumer to filter message by {kind}"
+            return Refusal(ResponseCode.SYSTEM_ERROR, remark)
+        return PullTarget(config, selection, self._statistics.group_get(header.topic, header.consumer_group))
+
+    def _refuse_broker(self, code: int) -> Refusal | None:
+        if busy := self._read_policy.refusal():
+            return Refusal(ResponseCode.SYSTEM_BUSY, busy)
+        if not is_readable(self._config.broker_permission):
+            return self._forbid("pulling message is forbidden")
+        if code == RequestCode.LITE_PULL_MESSAGE and not self._config.lite_pull_message_enable:
+            return self._forbid("for lite pull consumer is forbidden")
+        return None
+
+    def _forbid(self, what: str) -> Refusal:
+        return Refusal(
+            ResponseCode.NO_PERMISSION,
+            f"the broker[{self._config.broker_ip1}] {what}",
+            {"forbiddenType": str(ForbiddenType.BROKER.value)},
+        )
+
+    def _check_topic(self, header: PullMessageRequestHeader, consumer: str) -> TopicConfig | Refusal:
+        topic = header.topic
+        config = self._topics.select(topic)
+        if config is None:
+            return topic_not_exist(topic, blank=" ")
+        if not is_readable(config.perm):
+            remark = f"the topic[{topic}] pulling message is forbidden"
+            return Refusal(ResponseCode.NO_PERMISSION, remark, {"forbiddenType": str(ForbiddenType.TOPIC.value)})
+        if not 0 <= header.queue_id < config.read_queue_nums:
+            return Refusal(
+                ResponseCode.INVALID_PARAMETER,
+                f"queueId[{header.queue_id}] is illegal, topic:[{topic}] "
+                f"topicConfig.readQueueNums:[{config.read_queue_nums}] consumer:[/{consumer}]",
+            )
+        return config
+
+
+class Holder(Protocol):
+    """Keeps a pull that found nothing; provided by stage long_polling."""
+
+    def __call__(self, pull: Pull, run: Callable[[], None]) -> bool:
+        """Keep the pull and call `run` once, when it is worth another try or its time is up.
+
+        Returns:
+            False if it cannot be kept; it is then answered at once.
+        """
+        ...
+
+
+class PullMessageService:
+    """Runs pulls that passed the checks.
+
+    Attributes:
+        hold: keeps pulls that found nothing; None answers them at once.
+    """
+
+    def __init__(
+        self, config: BrokerConfig, store: MessageStore, offsets: ConsumerOffsetManager, read_policy: ReadPolicy
+    ) -> None:
+        self.hold: Holder | None = None
+        self._config = config
+        self._store = store
+        self._offsets = offsets
+        self._read_policy = read_policy
+        self._cold_reads: set[asyncio.Task[None]] = set()
+
+    async def stop(self) -> None:
+        """Give up the reads that are under way."""
+        tasks = list(self._cold_reads)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def run(self, pull: Pull, is_first: bool = True) -> None:
+        """Read and answer, or hold.
+
+        Args:
+            pull: the request.
+            is_first: false when a held request runs again: it is not held once more and commits nothing.
+        """
+        reset = self._offsets.take_reset(pull.group, pull.topic, pull.queue_id)
+        if reset is not None and self._config.use_server_side_reset_offset:
+            self._answer_reset(pull, reset)
+            return
+        result = self._store.get_message(
+            pull.topic, pull.queue_id, pull.offset, pull.max_messages, pull.target.selection.filter, pull.max_bytes
+        )
+        if result is None:
+            # The bytes are not in memory. A thread reads them; nothing of the loop waits.
+            task = asyncio.get_running_loop().create_task(self._run_cold(pull, is_first), name="cold pull")
+            self._cold_reads.add(task)
+            task.add_done_callback(self._cold_reads.discard)
+            return
+        self._finish(pull, result, is_first)
+
+    async def _run_cold(self, pull: Pull, is_first: bool) -> None:
+        result = await self._store.get_message_cold(
+            pull.topic, pull.queue_id, pull.offset, pull.max_messages, pull.target.selection.filter, pull.max_bytes
+        )
+        self._finish(pull, result, is_first)
+
+    def _finish(self, pull: Pull, result: GetMessageResult, is_first: bool) -> None:
+        # No await between the read and the hold: whatever arrives later finds the request in the hold service.
+        code = code_of(result.status, pull.offset)
+        if is_first and pull.commit_offset is not None:
+            self._commit(pull)
+        if code is ResponseCode.PULL_NOT_FOUND and is_first and pull.hold_millis and self._keep(pull):
+            return
+        buffers: Sequence[bytes | memoryview] = ()
+        if code is ResponseCode.SUCCESS:
+            buffers = result.buffers
+            pull.target.traffic.add(result.message_count, result.size)
+        policy = self._read_policy
+        suggested = MASTER_ID if policy.is_plain else policy.suggest(pull.group, result.behind_bytes, result.is_slow)
+        header = self._header(pull, result.next_begin_offset, result.min_offset, result.max_offset, suggested)
+        pull.answer(PullAnswer(code, result.status.name, header, buffers))
+
+    def _keep(self, pull: Pull) -> bool:
+        return self.hold is not None and self.hold(pull, lambda: self.run(pull, is_first=False))
+
+    def _commit(self, pull: Pull) -> None:
+        offset = pull.commit_offset
+        if offset is not None and not self._offsets.has_reset(pull.group, pull.topic, pull.queue_id):
+            self._offsets.commit(pull.group, pull.topic, pull.queue_id, offset)
+
+    def _answer_reset(self, pull: Pull, offset: int) -> None:
+        minimum = self._store.min_offset(pull.topic, pull.queue_id)
+        maximum = self._store.max_offset(pull.topic, pull.queue_id)
+        header = self._header(pull, offset, minimum, maximum, MASTER_ID)
+        pull.answer(PullAnswer(ResponseCode.PULL_OFFSET_MOVED, GetMessageStatus.OFFSET_RESET.name, header))
+
+    def _header(
+        self, pull: Pull, following: int, minimum: int, maximum: int, suggested: int
+    ) -> PullMessageResponseHeader:
+        self._offsets.commit_pull(pull.group, pull.topic, pull.queue_id, following)
+        return PullMessageResponseHeader(
+            suggest_which_broker_id=suggested,
+            next_begin_offset=following,
+            min_offset=minimum,
+            max_offset=maximum,
+            topic_sys_flag=pull.target.config.topic_sys_flag,
+            group_sys_flag=pull.target.selection.group_sys_flag or 0,
+        )
