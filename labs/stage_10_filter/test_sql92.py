@@ -244,7 +244,7 @@ def conditions(draw: st.DrawFn, depth: int = 3) -> str:
     return draw(st.sampled_from([f"({left} AND {right})", f"({left} OR {right})", f"(NOT ({left}))"]))
 
 
-def _evaluate(text: str, properties: dict[str, str]) -> bool | None | str:
+def _evaluate(text: str, properties: dict[str, str]) -> bool | str | None:
     try:
         return compile_sql(text).evaluate(properties)
     except EvaluationError:

@@ -409,6 +409,11 @@ class Connection(asyncio.BufferedProtocol):
             self._flush_is_due = True
             self._hub.flush_soon(self)
 
+    def write_now(self, data: bytes | bytearray | memoryview) -> None:
+        """Write `data`, behind everything that waits already, at once: for those who join their answers themselves."""
+        self._out.append(data)  # type: ignore[arg-type]
+        self.flush()
+
     def flush(self) -> None:
         """Hand everything to the transport in one write."""
         self._flush_is_due = False

@@ -13,10 +13,21 @@ from typing import Any
 
 import pytest
 
+from rocketmq_py.common.environment import Environment, system_environment
+from rocketmq_py.sim.environment import simulated_environment
+from rocketmq_py.sim.loop import VirtualLoop
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the mark, for projects that use the plugin without this project's settings."""
     config.addinivalue_line("markers", "virtual_time: run this async test on the simulated event loop")
+
+
+@pytest.fixture
+def environment(request: pytest.FixtureRequest) -> Environment:
+    """The environment that fits the test's loop: simulated under virtual time, else that of a real process."""
+    is_virtual = request.node.get_closest_marker("virtual_time") is not None
+    return simulated_environment() if is_virtual else system_environment()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -31,8 +42,4 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
 
 
 def _loop_factory(item: pytest.Function) -> Callable[[], Any]:
-    if item.get_closest_marker("virtual_time") is None:
-        return asyncio.new_event_loop
-    from rocketmq_py.sim.loop import VirtualLoop
-
-    return VirtualLoop
+    return asyncio.new_event_loop if item.get_closest_marker("virtual_time") is None else VirtualLoop

@@ -128,8 +128,8 @@ class Producer(Protocol):
         """The same as records carry it."""
         ...
 
-    def write_soon(self, data: bytes) -> None:
-        """Queue bytes; all of one turn of the loop leave together."""
+    def write_now(self, data: bytes) -> None:
+        """Send bytes; the tick joins all answers of one turn of the loop."""
         ...
 
 
@@ -167,6 +167,7 @@ class HotSend:
         self._template = _template(config, store_host, transaction_id=True)
         topics.on_change.append(lambda topic: self._queues.clear())
         send_hooks.on_change.append(self._join_triggers)
+        put_hooks.on_change.append(self._join_triggers)
         self._join_triggers()
 
     def _join_triggers(self) -> None:

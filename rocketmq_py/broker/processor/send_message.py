@@ -33,7 +33,6 @@ from rocketmq_py.broker.statistics import BrokerStatsManager
 from rocketmq_py.broker.topic_config import TopicConfigManager
 from rocketmq_py.common import properties as names
 from rocketmq_py.common import sys_flag as flags
-from rocketmq_py.common.environment import Clock
 from rocketmq_py.common.errors import InvalidInputError
 from rocketmq_py.common.java import parse_bool
 from rocketmq_py.common.message_batch import BatchItem, decode_batch
@@ -53,7 +52,7 @@ from rocketmq_py.remoting.headers.send import (
 )
 from rocketmq_py.remoting.processors import DEFERRED, Answer, Processors, Request
 from rocketmq_py.store.draft import Draft
-from rocketmq_py.store.message_store import MessageStore
+from rocketmq_py.store.put_message import MessagePutter
 from rocketmq_py.store.put_result import PutMessageResult, PutMessageStatus
 
 
@@ -70,9 +69,8 @@ class SendMessageProcessor:
         topics: TopicConfigManager,
         hooks: SendHooks,
         statistics: BrokerStatsManager,
-        store: MessageStore,
+        putter: MessagePutter,
         unique_ids: UniqueIds,
-        clock: Clock,
     ) -> None:
         self._config = config
         self._max_message_size = max_message_size
@@ -81,9 +79,8 @@ class SendMessageProcessor:
         self._topics = topics
         self._hooks = hooks
         self._statistics = statistics
-        self._store = store
+        self._putter = putter
         self._unique_ids = unique_ids
-        self._clock = clock
         self._suffix = stored_suffix(config)
         self._has_special = join_triggers(SPECIAL_PROPERTIES)
 
@@ -155,7 +152,7 @@ class SendMessageProcessor:
     def _refuse_properties(self, client: bytes, decision: dict[str, str]) -> Refusal | None:
         if names.INNER_NUM in decision:
             return illegal_message(self._max_message_size)
-        return unsupported(decision, (*self._hooks.triggers, *self._store.put_hooks.triggers))
+        return unsupported(decision, (*self._hooks.triggers, *self._putter.hooks.triggers))
 
     def _stored(self, client: bytes, decision: dict[str, str]) -> bytes:
         """Return the stored properties, and bring the decision properties to the same state."""
@@ -237,7 +234,7 @@ class SendMessageProcessor:
         def done(result: PutMessageResult) -> None:
             request.reply(self._answer(result, target, drafts, transaction_id))
 
-        self._store.put(drafts, done)
+        self._putter.put(drafts, done)
         return DEFERRED
 
     def _answer(
