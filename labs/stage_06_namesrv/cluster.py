@@ -12,7 +12,7 @@ import msgspec
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.broker.registration import Registration
 from rocketmq_py.common.data_version import DataVersion
-from rocketmq_py.common.environment import system_environment
+from rocketmq_py.common.environment import Environment
 from rocketmq_py.namesrv.config import NamesrvConfig
 from rocketmq_py.namesrv.server import Namesrv
 from rocketmq_py.remoting.bodies.route import TopicRouteData
@@ -45,9 +45,9 @@ class Topics:
 class Lab:
     """Starts servers, and stops them all at the end."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Environment) -> None:
         self.folder = folder
-        self.environment = system_environment()
+        self.environment = environment
         self.client = RemotingClient(self.environment.clock)
         self._stack = contextlib.AsyncExitStack()
 
@@ -107,9 +107,9 @@ class Lab:
 
 
 @contextlib.asynccontextmanager
-async def lab_in(folder: Path) -> AsyncIterator[Lab]:
+async def lab_in(folder: Path, environment: Environment) -> AsyncIterator[Lab]:
     """A lab for the time of a `with` block."""
-    lab = Lab(folder)
+    lab = Lab(folder, environment)
     try:
         yield lab
     finally:

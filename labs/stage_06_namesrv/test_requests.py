@@ -30,8 +30,8 @@ def register_body(**queues):
     return encode_register_body(RegisterBrokerBody(topic_config_serialize_wrapper=table), compressed=False)
 
 
-async def test_routes_come_in_standard_json_and_for_old_clients_with_bare_numbers_as_keys(tmp_path):
-    async with lab_in(tmp_path) as lab:
+async def test_routes_come_in_standard_json_and_for_old_clients_with_bare_numbers_as_keys(tmp_path, environment):
+    async with lab_in(tmp_path, environment) as lab:
         namesrv = await lab.namesrv()
         await lab.broker(namesrv, topics=Topics(Orders=4, More=1))
         header = headers.GetRouteInfoRequestHeader(topic="Orders")
@@ -50,8 +50,8 @@ async def test_routes_come_in_standard_json_and_for_old_clients_with_bare_number
         assert bytes(old.body) == standard.replace(b'{"0":', b"{0:")
 
 
-async def test_an_unknown_topic_is_refused_with_the_text_that_clients_show(tmp_path):
-    async with lab_in(tmp_path) as lab:
+async def test_an_unknown_topic_is_refused_with_the_text_that_clients_show(tmp_path, environment):
+    async with lab_in(tmp_path, environment) as lab:
         header = headers.GetRouteInfoRequestHeader(topic="Nowhere")
         response = await lab.ask(await lab.namesrv(), RequestCode.GET_ROUTEINFO_BY_TOPIC, header)
 
@@ -62,8 +62,8 @@ async def test_an_unknown_topic_is_refused_with_the_text_that_clients_show(tmp_p
         )
 
 
-async def test_a_name_server_may_wait_for_brokers_before_it_answers(tmp_path):
-    async with lab_in(tmp_path) as lab:
+async def test_a_name_server_may_wait_for_brokers_before_it_answers(tmp_path, environment):
+    async with lab_in(tmp_path, environment) as lab:
         namesrv = await lab.namesrv(need_wait_for_service=True)
         await lab.broker(namesrv, topics=Topics(Orders=4, More=1))
         header = headers.GetRouteInfoRequestHeader(topic="Orders")
@@ -74,8 +74,8 @@ async def test_a_name_server_may_wait_for_brokers_before_it_answers(tmp_path):
         assert (await lab.ask(namesrv, RequestCode.GET_BROKER_CLUSTER_INFO)).code == 0, "only routes wait"
 
 
-async def test_a_body_that_was_damaged_on_the_way_is_refused(tmp_path):
-    async with lab_in(tmp_path) as lab:
+async def test_a_body_that_was_damaged_on_the_way_is_refused(tmp_path, environment):
+    async with lab_in(tmp_path, environment) as lab:
         namesrv = await lab.namesrv()
         body = register_body(Orders=4, More=1)
         code = RequestCode.REGISTER_BROKER
@@ -87,8 +87,8 @@ async def test_a_body_that_was_damaged_on_the_way_is_refused(tmp_path):
         assert good.code == 0
 
 
-async def test_a_stranger_with_a_single_topic_is_refused(tmp_path):
-    async with lab_in(tmp_path) as lab:
+async def test_a_stranger_with_a_single_topic_is_refused(tmp_path, environment):
+    async with lab_in(tmp_path, environment) as lab:
         namesrv = await lab.namesrv()
 
         response = await lab.ask(namesrv, RequestCode.REGISTER_BROKER, register_header(), register_body(Orders=4))
@@ -107,8 +107,8 @@ async def test_a_stranger_with_a_single_topic_is_refused(tmp_path):
         ({}, b"[1]", "not a RegisterBrokerBody"),
     ],
 )
-async def test_a_registration_that_makes_no_sense_changes_nothing(tmp_path, fields, body, problem):
-    async with lab_in(tmp_path) as lab:
+async def test_a_registration_that_makes_no_sense_changes_nothing(tmp_path, environment, fields, body, problem):
+    async with lab_in(tmp_path, environment) as lab:
         namesrv = await lab.namesrv()
 
         response = await lab.ask(namesrv, RequestCode.REGISTER_BROKER, register_header(**fields), body)
@@ -118,8 +118,8 @@ async def test_a_registration_that_makes_no_sense_changes_nothing(tmp_path, fiel
         assert repr(namesrv.routes.tables) == "<RouteTables 0 clusters, 0 broker names, 0 live, 0 topics>"
 
 
-async def test_versions_are_compared_and_heartbeats_taken(tmp_path):
-    async with lab_in(tmp_path) as lab:
+async def test_versions_are_compared_and_heartbeats_taken(tmp_path, environment):
+    async with lab_in(tmp_path, environment) as lab:
         namesrv = await lab.namesrv()
         topics = Topics(Orders=4, More=1)
         await lab.broker(namesrv, topics=topics)
@@ -138,8 +138,8 @@ async def test_versions_are_compared_and_heartbeats_taken(tmp_path):
         assert (await lab.ask(namesrv, RequestCode.BROKER_HEARTBEAT, beat)).code == 0, "also of an unknown broker"
 
 
-async def test_clusters_members_and_topics_are_listed(tmp_path):
-    async with lab_in(tmp_path) as lab:
+async def test_clusters_members_and_topics_are_listed(tmp_path, environment):
+    async with lab_in(tmp_path, environment) as lab:
         namesrv = await lab.namesrv()
         await lab.broker(namesrv, topics=Topics(Orders=4, More=1))
 
@@ -180,8 +180,8 @@ async def test_clusters_members_and_topics_are_listed(tmp_path):
             assert await body(code) == {"topicList": []}
 
 
-async def test_lists_can_be_switched_off(tmp_path):
-    async with lab_in(tmp_path) as lab:
+async def test_lists_can_be_switched_off(tmp_path, environment):
+    async with lab_in(tmp_path, environment) as lab:
         namesrv = await lab.namesrv(enable_all_topic_list=False, enable_topic_list=False)
 
         for code in (RequestCode.GET_ALL_TOPIC_LIST_FROM_NAMESERVER, RequestCode.GET_UNIT_TOPIC_LIST):
@@ -189,8 +189,8 @@ async def test_lists_can_be_switched_off(tmp_path):
             assert (response.code, response.remark) == (ResponseCode.SYSTEM_ERROR, "disable")
 
 
-async def test_a_broker_is_taken_out_of_writing_and_back(tmp_path):
-    async with lab_in(tmp_path) as lab:
+async def test_a_broker_is_taken_out_of_writing_and_back(tmp_path, environment):
+    async with lab_in(tmp_path, environment) as lab:
         namesrv = await lab.namesrv()
         await lab.broker(namesrv, topics=Topics(Orders=4, More=1))
         header = headers.BrokerNameRequestHeader(broker_name="broker-a")
@@ -204,8 +204,8 @@ async def test_a_broker_is_taken_out_of_writing_and_back(tmp_path):
         assert namesrv.routes.tables.topic_queue_table["Orders"]["broker-a"].perm == 6
 
 
-async def test_a_topic_is_registered_and_forgotten_by_hand(tmp_path):
-    async with lab_in(tmp_path) as lab:
+async def test_a_topic_is_registered_and_forgotten_by_hand(tmp_path, environment):
+    async with lab_in(tmp_path, environment) as lab:
         namesrv = await lab.namesrv()
         await lab.broker(namesrv, topics=Topics(Orders=4, More=1))
         header = headers.TopicRequestHeader(topic="ByHand")
@@ -218,8 +218,8 @@ async def test_a_topic_is_registered_and_forgotten_by_hand(tmp_path):
         assert (await lab.ask(namesrv, RequestCode.DELETE_TOPIC_IN_NAMESRV, header)).code == 0, "twice does no harm"
 
 
-async def test_texts_are_put_found_listed_and_deleted(tmp_path):
-    async with lab_in(tmp_path) as lab:
+async def test_texts_are_put_found_listed_and_deleted(tmp_path, environment):
+    async with lab_in(tmp_path, environment) as lab:
         namesrv = await lab.namesrv()
 
         async def ask(code, header):
@@ -241,8 +241,8 @@ async def test_texts_are_put_found_listed_and_deleted(tmp_path):
         assert (await ask(RequestCode.PUT_KV_CONFIG, bad))[0] == ResponseCode.SYSTEM_ERROR
 
 
-async def test_order_configurations_reach_brokers_and_if_wanted_clients(tmp_path):
-    async with lab_in(tmp_path) as lab:
+async def test_order_configurations_reach_brokers_and_if_wanted_clients(tmp_path, environment):
+    async with lab_in(tmp_path, environment) as lab:
         namesrv = await lab.namesrv(order_message_enable=True)
         await namesrv.kv.put("ORDER_TOPIC_CONFIG", "Orders", "broker-a:4")
         registration = await lab.broker(namesrv, topics=Topics(Orders=4, More=1))
@@ -257,8 +257,8 @@ async def test_order_configurations_reach_brokers_and_if_wanted_clients(tmp_path
         assert json.loads(bytes(response.body))["orderTopicConf"] == "broker-a:4"
 
 
-async def test_settings_are_shown_and_changed_by_the_allow_list(tmp_path):
-    async with lab_in(tmp_path) as lab:
+async def test_settings_are_shown_and_changed_by_the_allow_list(tmp_path, environment):
+    async with lab_in(tmp_path, environment) as lab:
         namesrv = await lab.namesrv()
 
         async def update(text):
@@ -275,8 +275,8 @@ async def test_settings_are_shown_and_changed_by_the_allow_list(tmp_path):
         assert (await update(b"nonsense"))[1].startswith("string2Properties error")
 
 
-async def test_a_broker_unregisters_itself(tmp_path):
-    async with lab_in(tmp_path) as lab:
+async def test_a_broker_unregisters_itself(tmp_path, environment):
+    async with lab_in(tmp_path, environment) as lab:
         namesrv = await lab.namesrv()
         await lab.broker(namesrv, topics=Topics(Orders=4, More=1))
 
@@ -286,8 +286,8 @@ async def test_a_broker_unregisters_itself(tmp_path):
         assert await lab.route(namesrv, "Orders") is None
 
 
-async def test_a_zone_may_be_asked_for(tmp_path):
-    async with lab_in(tmp_path) as lab:
+async def test_a_zone_may_be_asked_for(tmp_path, environment):
+    async with lab_in(tmp_path, environment) as lab:
         namesrv = await lab.namesrv()
         body = register_body(Orders=4, More=1)
         for name, port, zone in (("broker-a", 1, "north"), ("broker-b", 2, "south")):

@@ -8,6 +8,7 @@ Source: `BrokerStatsManager`, `StatsItemSet`, `StatsItem`, `BrokerStats`, Rocket
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -122,6 +123,7 @@ class BrokerStatsManager:
         self._items: dict[tuple[str, str], StatsItem] = {}
         #: What deleted topics had counted: totals of the broker never shrink.
         self._deleted = {True: (0, 0), False: (0, 0)}
+        self._day: tuple[int, ...] | None = None
         self._put_morning = (0, 0)  # totals at the last midnight and the one before
         self._get_morning = (0, 0)
         for name, total in (
@@ -166,8 +168,15 @@ class BrokerStatsManager:
         for item in self._items.values():
             item.sample(window, now)
 
+    def check_day(self) -> None:
+        """Move the day's totals on if midnight (local time) has passed."""
+        today = time.localtime(self._clock.wall_ms() / 1_000)[:3]
+        if self._day is not None and today != self._day:
+            self.start_day()
+        self._day = today
+
     def start_day(self) -> None:
-        """Move the day's totals on; done at midnight."""
+        """Begin a new day: what was counted until now becomes "this morning"."""
         self._put_morning = (self.put_total(with_system=False), self._put_morning[0])
         self._get_morning = (self.get_total(with_system=False), self._get_morning[0])
 

@@ -160,8 +160,8 @@ class AcknowledgementGate:
         self._waiting = kept
         self._set_timer()
 
-    def close(self) -> None:
-        """Release what still waits as "in doubt", at the end of the process."""
+    async def stop(self) -> None:
+        """Release what still waits as "in doubt": nothing more will be flushed or copied."""
         self.fail()
         if self._timer is not None:
             self._timer.cancel()

@@ -7,6 +7,8 @@ which is one object per record.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import itemgetter
 from typing import Protocol
 
 from rocketmq_py.common import sys_flag as flags
@@ -31,6 +33,67 @@ class Slot(Protocol):
         ...
 
 
+class Arrivals:
+    """The records of one queue among those that were dispatched together, in order.
+
+    Attributes:
+        topic: name of the topic.
+        queue_id: number of the queue.
+        queue_offsets: position of each in the queue.
+        physical_offsets: position of each in the log.
+        sizes: length of each.
+        tags_codes: Java hash of each message's tag.
+        unit_codes: what the queue's units carry instead: the same, unless a dispatcher replaced it.
+        store_timestamps: when each was stored, milliseconds since 1970.
+        units: queue offsets that each takes.
+    """
+
+    __slots__ = (
+        "physical_offsets",
+        "queue_id",
+        "queue_offsets",
+        "sizes",
+        "store_timestamps",
+        "tags_codes",
+        "topic",
+        "unit_codes",
+        "units",
+    )
+
+    def __init__(
+        self,
+        topic: str,
+        queue_id: int,
+        queue_offsets: Sequence[int],
+        physical_offsets: Sequence[int],
+        sizes: Sequence[int],
+        tags_codes: Sequence[int],
+        unit_codes: Sequence[int],
+        store_timestamps: Sequence[int],
+        units: Sequence[int],
+    ) -> None:
+        self.topic = topic
+        self.queue_id = queue_id
+        self.queue_offsets = queue_offsets
+        self.physical_offsets = physical_offsets
+        self.sizes = sizes
+        self.tags_codes = tags_codes
+        self.unit_codes = unit_codes
+        self.store_timestamps = store_timestamps
+        self.units = units
+
+    @property
+    def max_offset(self) -> int:
+        """The queue's next offset to be written."""
+        return self.queue_offsets[-1] + self.units[-1]
+
+    def __len__(self) -> int:
+        return len(self.queue_offsets)
+
+    def __repr__(self) -> str:
+        return f"<Arrivals {self.topic}-{self.queue_id} {len(self)} records up to offset {self.max_offset}>"
+
+
 class Columns:
     """Records in log order; row i of every list speaks of the same record.
 
@@ -44,9 +107,11 @@ class Columns:
         sys_flags: the record's system flag.
         properties: the properties text as stored; index keys and light queues are found in it when needed.
         units: queue offsets that the record takes: 1, or the number of messages of an inner batch, or 0.
+        arrivals: the same records by queue, without those that are in none; made by `group`.
     """
 
     __slots__ = (
+        "arrivals",
         "physical_offsets",
         "properties",
         "queue_offsets",
@@ -68,6 +133,7 @@ class Columns:
         self.sys_flags: list[int] = []
         self.properties: list[bytes] = []
         self.units: list[int] = []
+        self.arrivals: list[Arrivals] = []
 
     def add(
         self,
@@ -108,6 +174,53 @@ class Columns:
     def is_queued(self, row: int) -> bool:
         """Tell whether the record belongs into its queue: not so for prepared and rolled back transactions."""
         return self.sys_flags[row] & flags.TRANSACTION_MASK in (flags.TRANSACTION_NOT, flags.TRANSACTION_COMMIT)
+
+    def group(self, tags_codes: list[int]) -> None:
+        """Sort the records by queue into `arrivals`.
+
+        Args:
+            tags_codes: the codes of the messages' tags; `self.tags_codes` is what goes into units.
+        """
+        slots = self.slots
+        first = slots[0]
+        is_special = any(flag & flags.TRANSACTION_MASK for flag in set(self.sys_flags))
+        if not is_special and slots.count(first) == len(slots):
+            # One busy queue, or a batch: the columns are the group.
+            self.arrivals = [
+                Arrivals(
+                    first.topic,
+                    first.queue_id,
+                    self.queue_offsets,
+                    self.physical_offsets,
+                    self.sizes,
+                    tags_codes,
+                    self.tags_codes,
+                    self.store_timestamps,
+                    self.units,
+                )
+            ]
+            return
+        rows_of: dict[Slot, list[int]] = {}
+        for row, slot in enumerate(slots):
+            if not is_special or self.is_queued(row):
+                rows_of.setdefault(slot, []).append(row)
+        self.arrivals = [self._arrivals(slot, rows, tags_codes) for slot, rows in rows_of.items()]
+
+    def _arrivals(self, slot: Slot, rows: list[int], tags_codes: list[int]) -> Arrivals:
+        columns = (
+            self.queue_offsets,
+            self.physical_offsets,
+            self.sizes,
+            tags_codes,
+            self.tags_codes,
+            self.store_timestamps,
+            self.units,
+        )
+        if len(rows) == 1:
+            row = rows[0]
+            return Arrivals(slot.topic, slot.queue_id, *((column[row],) for column in columns))
+        pick = itemgetter(*rows)
+        return Arrivals(slot.topic, slot.queue_id, *(pick(column) for column in columns))
 
     def __repr__(self) -> str:
         if not self.slots:

@@ -282,6 +282,10 @@ class CommitLog:
         self._current = None
         await self.files.close()
 
+    async def stop(self) -> None:
+        """Close; the name that the kernel calls."""
+        await self.close()
+
     def __repr__(self) -> str:
         state = "failed" if self.failure else "closed" if self._is_closed else "open"
         return f"<CommitLog {self.min_offset}..{self.max_offset} flushed {self.flushed_offset} {state}>"

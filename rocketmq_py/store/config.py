@@ -55,8 +55,6 @@ class MessageStoreConfig:
     # Ours: RocketMQ writes through the map.
     log_write_mode: LogWriteMode = LogWriteMode.PWRITE
     warm_maped_file_enable: bool = False
-    transient_store_pool_enable: bool = False
-    transient_store_pool_size: int = 5
 
     # --- put and flush --------------------------------------------------------------------------------------------
     broker_role: BrokerRole = BrokerRole.ASYNC_MASTER

@@ -307,6 +307,17 @@ class Tick:
         while self._hidden and self._hidden[0].end_offset <= offset:
             self.on_visible(self._hidden.popleft())
 
+    async def stop_serving(self) -> None:
+        """Take no further records."""
+        self.refuse("the broker is stopping")
+
+    @property
+    def visible_offset(self) -> int:
+        """Everything before this offset of the log was handed to `on_visible`, or was there when the store opened."""
+        if self._hidden:
+            return self._hidden[0].start_offset
+        return self._rows[0][1] if self._rows else self._log.max_offset
+
     def __repr__(self) -> str:
         state = "open" if self._is_open else "between turns"
         return f"<Tick {state}, {len(self._rows)} records, end {self._end}, refuses for {list(self._refusals)}>"

@@ -45,6 +45,7 @@ from rocketmq_py.remoting.codes import RequestCode, ResponseCode
 from rocketmq_py.remoting.command import ONE_WAY_FLAG
 from rocketmq_py.remoting.headers.send import SendMessageRequestHeader
 from rocketmq_py.remoting.processors import HotCommand, Processors
+from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.put_hooks import PutHooks
 from rocketmq_py.store.queue_slot import QueueSlot, QueueSlots
 from rocketmq_py.store.tick import StoreRefusedError, Tick
@@ -141,7 +142,7 @@ class HotSend:
         *,
         config: BrokerConfig,
         max_message_size: int,
-        store_host: bytes,
+        log: CommitLog,
         checks: SendChecks,
         topics: TopicConfigManager,
         send_hooks: SendHooks,
@@ -164,11 +165,17 @@ class HotSend:
         self._tags_codes: dict[bytes, int] = {}
         self._decode_v1 = msgspec.json.Decoder(HotSendHeaderV1).decode
         self._decode_v2 = msgspec.json.Decoder(HotSendHeaderV2).decode
-        self._template = _template(config, store_host, transaction_id=True)
+        self._config = config
+        self._log = log
+        self.address_changed()
         topics.on_change.append(lambda topic: self._queues.clear())
         send_hooks.on_change.append(self._join_triggers)
         put_hooks.on_change.append(self._join_triggers)
         self._join_triggers()
+
+    def address_changed(self) -> None:
+        """Make the answer anew: it holds the broker's address, which is known for sure once the port is bound."""
+        self._template = _template(self._config, self._log.store_host)
 
     def _join_triggers(self) -> None:
         self._special = join_triggers(
@@ -301,7 +308,7 @@ def _checked_header(header: HotSendHeader, queue_id: int) -> SendMessageRequestH
     )
 
 
-def _template(config: BrokerConfig, store_host: bytes, *, transaction_id: bool) -> ResponseTemplate:
+def _template(config: BrokerConfig, store_host: bytes) -> ResponseTemplate:
     fields = {
         "msgId": store_host.hex().upper() + OFFSET_ID_TAIL,
         "queueId": NUMBER,

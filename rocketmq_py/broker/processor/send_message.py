@@ -51,6 +51,7 @@ from rocketmq_py.remoting.headers.send import (
     SendMessageResponseHeader,
 )
 from rocketmq_py.remoting.processors import DEFERRED, Answer, Processors, Request
+from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.draft import Draft
 from rocketmq_py.store.put_message import MessagePutter
 from rocketmq_py.store.put_result import PutMessageResult, PutMessageStatus
@@ -64,7 +65,7 @@ class SendMessageProcessor:
         *,
         config: BrokerConfig,
         max_message_size: int,
-        store_host: bytes,
+        log: CommitLog,
         checks: SendChecks,
         topics: TopicConfigManager,
         hooks: SendHooks,
@@ -74,7 +75,7 @@ class SendMessageProcessor:
     ) -> None:
         self._config = config
         self._max_message_size = max_message_size
-        self._store_host = store_host
+        self._log = log
         self._checks = checks
         self._topics = topics
         self._hooks = hooks
@@ -246,7 +247,7 @@ class SendMessageProcessor:
         self._statistics.topic_put(drafts[0].topic).add(len(drafts), size)
         code, remark = RESULTS[result.status]
         header = SendMessageResponseHeader(
-            msg_id=",".join(create_offset_id(self._store_host, offset) for offset in result.physical_offsets),
+            msg_id=",".join(create_offset_id(self._log.store_host, offset) for offset in result.physical_offsets),
             queue_id=target.queue_id,
             queue_offset=result.queue_offset,
             transaction_id=transaction_id,

@@ -1,0 +1,50 @@
+"""A producer or a push consumer of the C++ core client, to be run by the Python that has `rocketmq` installed.
+
+    client.py produce NAMESRV GROUP TOPIC COUNT
+    client.py consume NAMESRV GROUP TOPIC INSTANCE     until its standard input ends; prints one line per message
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from rocketmq.client import ConsumeStatus, Message, Producer, PushConsumer
+
+
+def produce(namesrv: str, group: str, topic: str, count: str) -> None:
+    producer = Producer(group)
+    producer.set_name_server_address(namesrv)
+    producer.start()
+    sent = 0
+    for number in range(int(count)):
+        message = Message(topic)
+        message.set_keys(f"key-{number}")
+        message.set_tags("cpp" if number % 2 else "other")
+        message.set_body(f"body {number}")
+        sent += producer.send_sync(message).status == 0
+    producer.shutdown()
+    print(f"sent {sent}", flush=True)
+
+
+def consume(namesrv: str, group: str, topic: str, instance: str) -> None:
+    lock = threading.Lock()
+
+    def handle(message):  # type: ignore[no-untyped-def]
+        with lock:
+            print(f"{message.queue_id} {message.queue_offset} {message.body.decode()}", flush=True)
+        return ConsumeStatus.CONSUME_SUCCESS
+
+    consumer = PushConsumer(group)
+    consumer.set_name_server_address(namesrv)
+    consumer.set_instance_name(instance)
+    consumer.set_thread_count(2)
+    consumer.subscribe(topic, handle)
+    consumer.start()
+    print("started", flush=True)
+    sys.stdin.read()
+    consumer.shutdown()
+
+
+if __name__ == "__main__":
+    {"produce": produce, "consume": consume}[sys.argv[1]](*sys.argv[2:])
