@@ -13,7 +13,7 @@ from rocketmq_py.common.environment import Clock
 from rocketmq_py.common.host import split_address
 from rocketmq_py.remoting.command import RemotingCommand
 from rocketmq_py.remoting.connection import Connection, Hub
-from rocketmq_py.remoting.errors import RemotingConnectError, RemotingError
+from rocketmq_py.remoting.errors import RemotingConnectError, RemotingError, RemotingTimeoutError
 from rocketmq_py.remoting.limits import Limits
 from rocketmq_py.remoting.processors import Handler, Processors
 
@@ -73,7 +73,11 @@ class RemotingClient:
         loop = asyncio.get_running_loop()
         began = loop.time()
         connection = await self.connect(address, min(timeout, CONNECT_SECONDS))
-        return await connection.request(command, max(timeout - (loop.time() - began), 0.001))
+        try:
+            return await connection.request(command, max(timeout - (loop.time() - began), 0.001))
+        except RemotingTimeoutError:
+            # The caller's own figure, not what connecting left of it.
+            raise RemotingTimeoutError(address, timeout, command.code) from None
 
     async def one_way(self, address: str, command: RemotingCommand) -> None:
         """Send a request that is not answered; return when it is on its way.

@@ -105,7 +105,9 @@ class Connection(asyncio.BufferedProtocol):
         self.remote_address = "?"
         self.born_host = bytes(8)
         self.closed = asyncio.get_running_loop().create_future()
-        self.opened_at = self.last_active = asyncio.get_running_loop().time()
+        # Asked for each read and write, so the loop is looked up once.
+        self._time = asyncio.get_running_loop().time
+        self.opened_at = self.last_active = self._time()
         self.frame_began = 0.0
         self.has_framed = False
         self._transport: asyncio.Transport | None = None
@@ -173,7 +175,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Called by the loop with what was read."""
         data = bytes(self._hub.receive_buffer[:nbytes])
-        now = asyncio.get_running_loop().time()
+        now = self._time()
         self.last_active = now
         self._is_reading = True
         try:
@@ -420,10 +422,10 @@ class Connection(asyncio.BufferedProtocol):
         if self._tls is not None and not self._tls.is_ready:
             return
         out, self._out = self._out, []
-        if not out or not self.is_open:
+        if not out or self._transport is None:
             return
         data = out[0] if len(out) == 1 else b"".join(out)
-        self.last_active = asyncio.get_running_loop().time()
+        self.last_active = self._time()
         self._write_raw(self._tls.encrypt(data) if self._tls is not None else data)
 
     def _write_raw(self, data: bytes | memoryview) -> None:
@@ -431,9 +433,11 @@ class Connection(asyncio.BufferedProtocol):
         if not data or transport is None or transport.is_closing():
             return
         transport.write(data)
-        unsent = transport.get_write_buffer_size()
-        if unsent > self._hub.limits.unsent_abort:
-            self.abort(f"{unsent} bytes are unsent: the peer does not read")
+        if self._pauses:
+            # The transport said that it holds more than `unsent_pause`; before that there is nothing to look at.
+            unsent = transport.get_write_buffer_size()
+            if unsent > self._hub.limits.unsent_abort:
+                self.abort(f"{unsent} bytes are unsent: the peer does not read")
 
     def pause_writing(self) -> None:
         """Called by the loop when the peer reads too slowly: take no further requests from it."""

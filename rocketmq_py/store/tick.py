@@ -15,7 +15,7 @@ import asyncio
 import struct
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from rocketmq_py.common.environment import Clock
@@ -33,6 +33,9 @@ MAX_PENDING_BYTES: Final = 4 << 20
 
 _HOST_BITS: Final = BORN_HOST_V6 | STORE_HOST_V6
 _LENGTH = struct.Struct(">H")
+
+#: Flag, body, stored properties and tags code of one message of a batch.
+BatchRow = tuple[int, bytes, bytes, int]
 
 Row = tuple[QueueSlot, int, int, int, int, int, int, bytes, int]
 
@@ -189,6 +192,63 @@ class Tick:
         self._end = offset + size
         self._room -= size
         return queue_offset, offset
+
+    def add_batch(
+        self,
+        slot: QueueSlot,
+        items: Sequence[BatchRow],
+        *,
+        sys_flag: int,
+        born_timestamp: int,
+        born_host: bytes,
+    ) -> tuple[int, list[int]]:
+        """Pack the messages of a batch as records of their own, one behind the other; all are taken or none.
+
+        Args:
+            slot: the queue of all.
+            items: for each message its flag, body, stored properties and tags code.
+            sys_flag: of all; its IPv6 bits are set here.
+            born_timestamp: of all, milliseconds.
+            born_host: of all, 8 or 20 bytes.
+
+        Returns:
+            Queue offset of the first message (units) and the physical offset of each (bytes).
+
+        Raises:
+            StoreRefusedError: nothing was changed.
+        """
+        fixed = self.size_of(slot, b"", b"", born_host)
+        total = sum([fixed + len(body) + len(properties) for _, body, properties, _ in items])
+        self.reserve(total)
+        head = self._head_v4 if len(born_host) == 8 else self._head_v6
+        sys_flag = sys_flag & ~_HOST_BITS | self._store_bits | (0 if len(born_host) == 8 else BORN_HOST_V6)
+        pack, pack_length, crc32 = head.pack, _LENGTH.pack, zlib.crc32
+        magic, queue_id, topic_part = slot.magic, slot.queue_id, slot.topic_part
+        parts, rows, now, store_host = self._parts, self._rows, self._now_ms, self._log.store_host
+        offset, queue_offset = self._end, slot.next_offset
+        first, offsets = queue_offset, []
+        for flag, body, properties, tags_code in items:
+            body_length, properties_length = len(body), len(properties)
+            size = fixed + body_length + properties_length
+            crc = crc32(body) & 0x7FFFFFFF
+            parts += (
+                pack(
+                    size, magic, crc, queue_id, flag, queue_offset, offset, sys_flag, born_timestamp, born_host, now,
+                    store_host, 0, 0, body_length,
+                ),
+                body,
+                topic_part,
+                pack_length(properties_length),
+                properties,
+            )  # fmt: skip
+            rows.append((slot, offset, size, queue_offset, tags_code, now, sys_flag, properties, 1))
+            offsets.append(offset)
+            offset += size
+            queue_offset += 1
+        slot.next_offset = queue_offset
+        self._end = offset
+        self._room -= total
+        return first, offsets
 
     @property
     def store_timestamp(self) -> int:

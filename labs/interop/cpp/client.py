@@ -1,7 +1,7 @@
 """A producer or a push consumer of the C++ core client, to be run by the Python that has `rocketmq` installed.
 
-    client.py produce NAMESRV GROUP TOPIC COUNT
-    client.py consume NAMESRV GROUP TOPIC INSTANCE     until its standard input ends; prints one line per message
+client.py produce NAMESRV GROUP TOPIC COUNT
+client.py consume NAMESRV GROUP TOPIC INSTANCE     until its standard input ends; prints one line per message
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 import threading
 
-from rocketmq.client import ConsumeStatus, Message, Producer, PushConsumer
+from rocketmq.client import Message, Producer, PushConsumer, SendStatus
 
 
 def produce(namesrv: str, group: str, topic: str, count: str) -> None:
     producer = Producer(group)
-    producer.set_name_server_address(namesrv)
+    producer.set_namesrv_addr(namesrv)
     producer.start()
     sent = 0
     for number in range(int(count)):
@@ -22,7 +22,7 @@ def produce(namesrv: str, group: str, topic: str, count: str) -> None:
         message.set_keys(f"key-{number}")
         message.set_tags("cpp" if number % 2 else "other")
         message.set_body(f"body {number}")
-        sent += producer.send_sync(message).status == 0
+        sent += producer.send_sync(message).status == SendStatus.OK
     producer.shutdown()
     print(f"sent {sent}", flush=True)
 
@@ -33,10 +33,9 @@ def consume(namesrv: str, group: str, topic: str, instance: str) -> None:
     def handle(message):  # type: ignore[no-untyped-def]
         with lock:
             print(f"{message.queue_id} {message.queue_offset} {message.body.decode()}", flush=True)
-        return ConsumeStatus.CONSUME_SUCCESS
 
     consumer = PushConsumer(group)
-    consumer.set_name_server_address(namesrv)
+    consumer.set_namesrv_addr(namesrv)
     consumer.set_instance_name(instance)
     consumer.set_thread_count(2)
     consumer.subscribe(topic, handle)

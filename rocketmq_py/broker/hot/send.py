@@ -27,6 +27,7 @@ from rocketmq_py.broker.refusal import Refusal
 from rocketmq_py.broker.send_hooks import SendHooks, join_triggers
 from rocketmq_py.broker.send_message import (
     ASKS_FOR_TRIGGERS,
+    MAX_BATCH_MESSAGES,
     SPECIAL_PROPERTIES,
     SendChecks,
     stored_properties,
@@ -38,6 +39,7 @@ from rocketmq_py.broker.topic_config import TopicConfigManager
 from rocketmq_py.common import properties as names
 from rocketmq_py.common.errors import InvalidInputError
 from rocketmq_py.common.java import parse_i32
+from rocketmq_py.common.message_batch import ITEM_LAYOUT
 from rocketmq_py.common.properties import MAX_PROPERTIES_LENGTH
 from rocketmq_py.common.sys_flag import COMPRESSION_MASK
 from rocketmq_py.remoting.answer import answer
@@ -48,12 +50,16 @@ from rocketmq_py.remoting.processors import HotCommand, Processors
 from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.put_hooks import PutHooks
 from rocketmq_py.store.queue_slot import QueueSlot, QueueSlots
-from rocketmq_py.store.tick import StoreRefusedError, Tick
+from rocketmq_py.store.tick import BatchRow, StoreRefusedError, Tick
 
 #: Most cached queues; beyond it the table begins anew.
 MAX_ENTRIES: Final = 200_000
 #: Most cached tags.
 MAX_TAGS: Final = 65_536
+
+_ITEM: Final = ITEM_LAYOUT.struct
+#: Head of a batch's item and the two bytes of its properties' length; the body lies between them.
+_ITEM_SIZE: Final = ITEM_LAYOUT.size + 2
 
 _UNIQUE_KEY: Final = names.UNIQ_KEY.encode() + b"\x01"
 _TAGS: Final = names.TAGS.encode() + b"\x01"
@@ -175,7 +181,11 @@ class HotSend:
 
     def address_changed(self) -> None:
         """Make the answer anew: it holds the broker's address, which is known for sure once the port is bound."""
-        self._template = _template(self._config, self._log.store_host)
+        host = self._log.store_host.hex().upper()
+        self._id_format = host + OFFSET_ID_TAIL
+        self._template = _template(self._config, self._id_format, TEXT)
+        self._batch_template = _template(self._config, TEXT, TEXT)
+        self._batch_template_without_key = _template(self._config, TEXT, None)
 
     def _join_triggers(self) -> None:
         self._special = join_triggers(
@@ -199,17 +209,14 @@ class HotSend:
         return feed
 
     def feed(self, connection: Producer, command: HotCommand, header: HotSendHeader, body: bytes) -> bool:
-        """Append one plain message; false leaves the frame to the ordinary path, untouched."""
-        tick = self._tick
-        if not tick.is_writable:  # test 1
+        """Append one plain message or batch; false leaves the frame to the ordinary path, untouched."""
+        if not self._tick.is_writable:  # test 1
             return False
         queue = self._queues.get((header.b, header.e))  # test 2
         if queue is None:
             queue = self._find_queue(header, connection)
             if queue is None:
                 return False
-        if header.m not in _NO_BATCH:
-            return False
         sys_flag = _PLAIN_SYS_FLAGS.get(header.f)  # test 3
         born, flag = header.g, header.h
         if (
@@ -225,36 +232,119 @@ class HotSend:
         if len(properties) > self._max_properties or self._special(b"\x02" + properties):  # test 4
             return False
         unique_key = _value(properties, _UNIQUE_KEY)
+        if unique_key is None or (unique_key and not unique_key.isalnum()):
+            return False
+        # From here on nothing fails but the store, and that before anything is changed.
+        try:
+            if header.m in _NO_BATCH:
+                return self._append(connection, command, queue, body, properties, unique_key, sys_flag, header)
+            if header.m == "true":
+                return self._append_batch(connection, command, queue, body, properties, unique_key, sys_flag, header)
+        except StoreRefusedError:
+            pass
+        return False
+
+    def _append(
+        self,
+        connection: Producer,
+        command: HotCommand,
+        queue: HotQueue,
+        body: bytes,
+        properties: bytes,
+        unique_key: bytes,
+        sys_flag: int,
+        header: HotSendHeader,
+    ) -> bool:
         tag = _value(properties, _TAGS)
-        if not unique_key or tag is None or not unique_key.isalnum():
+        if tag is None or not unique_key:
             return False
         code = self._tags_codes.get(tag)
-        if code is None:
-            code = self._remember_tag(tag)
-        # From here on nothing fails but the store, and it fails before anything is changed.
-        try:
-            queue_offset, physical_offset = tick.add(
-                queue.slot,
-                body=body,
-                properties=stored_properties(properties, self._suffix),
-                flag=int(flag),
-                sys_flag=sys_flag,
-                born_timestamp=int(born),
-                born_host=connection.born_host,
-                tags_code=code,
-            )
-        except StoreRefusedError:
-            return False
+        queue_offset, physical_offset = self._tick.add(
+            queue.slot,
+            body=body,
+            properties=stored_properties(properties, self._suffix),
+            flag=int(header.h),
+            sys_flag=sys_flag,
+            born_timestamp=int(header.g),
+            born_host=connection.born_host,
+            tags_code=self._remember_tag(tag) if code is None else code,
+        )
         traffic = queue.traffic
         traffic.messages += 1
         traffic.requests += 1
         traffic.bytes += len(body)
         if not command.flag & ONE_WAY_FLAG:
-            tick.answer(
+            self._tick.answer(
                 connection,
                 self._template.fill(physical_offset, queue.queue_id, queue_offset, unique_key, command.opaque),
             )
         return True
+
+    def _append_batch(
+        self,
+        connection: Producer,
+        command: HotCommand,
+        queue: HotQueue,
+        body: bytes,
+        properties: bytes,
+        unique_key: bytes,
+        sys_flag: int,
+        header: HotSendHeader,
+    ) -> bool:
+        items = self._split(body, stored_properties(properties, self._suffix))
+        if items is None:
+            return False
+        queue_offset, offsets = self._tick.add_batch(
+            queue.slot,
+            items,
+            sys_flag=sys_flag,
+            born_timestamp=int(header.g),
+            born_host=connection.born_host,
+        )
+        queue.traffic.add(len(items), sum([len(item[1]) for item in items]))
+        if not command.flag & ONE_WAY_FLAG:
+            ids = ",".join([self._id_format % offset for offset in offsets]).encode()
+            if unique_key:
+                answer = self._batch_template.fill(ids, queue.queue_id, queue_offset, unique_key, command.opaque)
+            else:
+                answer = self._batch_template_without_key.fill(ids, queue.queue_id, queue_offset, command.opaque)
+            self._tick.answer(connection, answer)
+        return True
+
+    def _split(self, body: bytes, suffix: bytes) -> list[BatchRow] | None:
+        """Split the body of a batch (`common/message_batch.py`); None if the ordinary path must look at it.
+
+        Every length of the whole batch is checked before anything of it is appended.
+        """
+        items: list[BatchRow] = []
+        at, end, longest = 0, len(body), MAX_PROPERTIES_LENGTH - len(suffix) - 1
+        unpack, codes = _ITEM.unpack_from, self._tags_codes
+        while at < end:
+            if end - at < _ITEM_SIZE or len(items) == MAX_BATCH_MESSAGES:
+                return None
+            size, _, _, flag, body_length = unpack(body, at)
+            item_end = at + size
+            properties_at = at + _ITEM_SIZE + body_length
+            if body_length < 0 or not properties_at <= item_end <= end:
+                return None
+            length = item_end - properties_at
+            if body[properties_at - 2] << 8 | body[properties_at - 1] != length or length > longest:
+                return None
+            properties = body[properties_at:item_end]
+            tag = _value(properties, _TAGS)
+            if tag is None:
+                return None
+            code = codes.get(tag)
+            items.append(
+                (
+                    flag,
+                    body[at + _ITEM.size : properties_at - 2],
+                    stored_properties(properties, suffix),
+                    self._remember_tag(tag) if code is None else code,
+                )
+            )
+            at = item_end
+        return items
 
     def _find_queue(self, header: HotSendHeader, connection: Producer) -> HotQueue | None:
         """Run the checks for a queue that was not seen since the last change; None leaves it to the ordinary path."""
@@ -308,13 +398,9 @@ def _checked_header(header: HotSendHeader, queue_id: int) -> SendMessageRequestH
     )
 
 
-def _template(config: BrokerConfig, store_host: bytes) -> ResponseTemplate:
-    fields = {
-        "msgId": store_host.hex().upper() + OFFSET_ID_TAIL,
-        "queueId": NUMBER,
-        "queueOffset": NUMBER,
-        "transactionId": TEXT,
-        "MSG_REGION": config.region_id,
-        "TRACE_ON": "true" if config.trace_on else "false",
-    }
+def _template(config: BrokerConfig, msg_id: str, transaction_id: str | None) -> ResponseTemplate:
+    fields = {"msgId": msg_id, "queueId": NUMBER, "queueOffset": NUMBER}
+    if transaction_id is not None:
+        fields["transactionId"] = transaction_id
+    fields |= {"MSG_REGION": config.region_id, "TRACE_ON": "true" if config.trace_on else "false"}
     return ResponseTemplate(answer(ResponseCode.SUCCESS), fields)

@@ -1,0 +1,122 @@
+"""The C++, Node and Go clients for the interop labs: fetched once into `~/.cache/rocketmq-py/`, run as processes.
+
+Where a tool or the network is missing, the labs are skipped and say what was missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from .java_tools import JavaProgram, cache_directory
+
+HERE = Path(__file__).parent
+CPP_CLIENT = "rocketmq==0.4.4"
+
+#: Seconds that fetching or building a client may take (once per machine).
+FETCH_SECONDS = 300
+
+
+class Client:
+    """A program with the commands `produce` and `consume`; see `cpp/client.py`, `node/client.js`, `go/client.go`."""
+
+    def __init__(self, name: str, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
+        self.name = name
+        self._command = list(command)
+        self._environment = environment or {}
+
+    @contextlib.asynccontextmanager
+    async def run(self, *arguments: str, home: Path) -> AsyncIterator[JavaProgram]:
+        """Run it for the time of a `with` block; `home` takes its logs."""
+        home.mkdir(parents=True, exist_ok=True)
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            *arguments,
+            cwd=home,
+            env={**os.environ, **self._environment, "HOME": str(home)},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            limit=1 << 20,
+        )
+        program = JavaProgram(process, self.name)
+        try:
+            yield program
+        finally:
+            await program.stop()
+
+
+def received(program: JavaProgram) -> list[tuple[int, int, str]]:
+    """Return queue, offset and body of everything that a consumer has printed so far."""
+    lines = [line.split(" ", 2) for line in list(program.lines)]
+    return [
+        (int(parts[0]), int(parts[1]), parts[2])
+        for parts in lines
+        if len(parts) == 3 and parts[0].isdigit() and parts[1].isdigit()
+    ]
+
+
+@functools.cache
+def cpp_client() -> Client:
+    """Return the C++ core client behind its Python binding, in a virtual environment of its own."""
+    folder = cache_directory() / "cpp-client"
+    python = folder / "bin" / "python"
+    if not (folder / "complete").exists():
+        _fetch([sys.executable, "-m", "venv", str(folder)], "a virtual environment")
+        _fetch([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", CPP_CLIENT], CPP_CLIENT)
+        probe = subprocess.run(
+            [str(python), "-c", "import rocketmq.client"], capture_output=True, text=True, check=False, timeout=60
+        )
+        if probe.returncode:
+            pytest.skip(f"{CPP_CLIENT} cannot be loaded on this machine: {probe.stderr.strip()[-300:]}")
+        (folder / "complete").touch()
+    return Client("C++ client", [str(python), str(HERE / "cpp" / "client.py")])
+
+
+@functools.cache
+def node_client() -> Client:
+    """Return the Node client with its modules."""
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed: no Node client to test with")
+    folder = cache_directory() / "node-client"
+    if not (folder / "complete").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(HERE / "node" / "package.json", folder)
+        _fetch(["npm", "install", "--no-audit", "--no-fund", "--silent"], "the Node client ali-ons", folder)
+        (folder / "complete").touch()
+    # Node looks for modules beside the program, so it runs a copy there.
+    shutil.copy(HERE / "node" / "client.js", folder)
+    return Client("Node client", ["node", str(folder / "client.js")])
+
+
+@functools.cache
+def go_client() -> Client:
+    """Return the Go client, built."""
+    if shutil.which("go") is None:
+        pytest.skip("go is not installed: no Go client to test with")
+    folder = cache_directory() / "go-client"
+    binary = folder / "client"
+    sources = [HERE / "go" / name for name in ("client.go", "go.mod", "go.sum")]
+    if not binary.exists() or binary.stat().st_mtime < max(source.stat().st_mtime for source in sources):
+        folder.mkdir(parents=True, exist_ok=True)
+        _fetch(["go", "build", "-o", str(binary), "."], "rocketmq-client-go/v2", HERE / "go")
+    return Client("Go client", [str(binary)])
+
+
+def _fetch(command: list[str], what: str, folder: Path | None = None) -> None:
+    try:
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"{what} could not be made ready within {FETCH_SECONDS} s")
+    if result.returncode:
+        pytest.skip(f"{what} could not be made ready: {(result.stderr or result.stdout).strip()[-300:]}")
