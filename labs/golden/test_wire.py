@@ -67,8 +67,8 @@ def test_every_recorded_frame_is_read_and_written_again(name: str) -> None:
 def check_fields(command: RemotingCommand, row: dict[str, Any]) -> None:
     assert command.code == int(row["code"])
     assert command.opaque == int(row["opaque"])
-    assert command.flag == int(row["flag"])
-    assert command.version == int(row["version"])
+    assert command.flag == int(row["flag"] or 0)
+    assert command.version == int(row["version"] or 0)
     assert command.serialize_type is SerializeType[row["serialize"]]
     assert command.is_response == (row["kind"] == "response")
     assert command.is_one_way == (row["kind"] == "oneway")

@@ -129,9 +129,7 @@ async def running_broker(
     """
     store_names = MessageStoreConfig.__dataclass_fields__
     store = {name: value for name, value in settings.items() if name in store_names}
-    config = BrokerConfig(
-        listen_port=0, **{name: value for name, value in settings.items() if name not in store_names}
-    )
+    config = BrokerConfig(listen_port=0, **{name: value for name, value in settings.items() if name not in store_names})
     sizes = {"mapped_file_size_commit_log": 1 << 20, "max_hash_slot_num": 100, "max_index_num": 400} | store
     store_config = MessageStoreConfig(store_path_root_dir=str(folder), **sizes)
     kernel = build_broker(config, store_config, environment, through)

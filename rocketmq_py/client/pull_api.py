@@ -1,0 +1,191 @@
+"""One pull: the request, the answer, and the messages in it.
+
+The broker chooses by the hash codes of tags, and two tags may share one; the client therefore compares the tags
+themselves, here, before anyone sees the messages.
+
+Source: `PullAPIWrapper`, `MQClientAPIImpl#processPullResponse`, RocketMQ 5.3.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from rocketmq_py.client.errors import BrokerResponseError, NoBrokerError
+from rocketmq_py.client.instance import MQClientInstance
+from rocketmq_py.common import properties as names
+from rocketmq_py.common import sys_flag as flags
+from rocketmq_py.common.compression import decompress
+from rocketmq_py.common.message import MessageExt, MessageQueue
+from rocketmq_py.common.record import decode_records
+from rocketmq_py.remoting.bodies.subscription import SubscriptionData
+from rocketmq_py.remoting.codes import RequestCode, ResponseCode
+from rocketmq_py.remoting.command import RemotingCommand
+from rocketmq_py.remoting.header import decode_header, encode_header
+from rocketmq_py.remoting.headers.pull import PullMessageRequestHeader, PullMessageResponseHeader
+
+#: Largest body that is made of a compressed one.
+MAX_BODY_SIZE: Final = 64 << 20
+
+
+class PullStatus(enum.Enum):
+    """What an answer means."""
+
+    FOUND = "messages"
+    NO_NEW_MSG = "the queue ends here"
+    NO_MATCHED_MSG = "what was looked at is not wanted"
+    OFFSET_ILLEGAL = "the offset is outside the queue"
+
+
+_STATUSES: Final = {
+    ResponseCode.SUCCESS: PullStatus.FOUND,
+    ResponseCode.PULL_NOT_FOUND: PullStatus.NO_NEW_MSG,
+    ResponseCode.PULL_RETRY_IMMEDIATELY: PullStatus.NO_MATCHED_MSG,
+    ResponseCode.PULL_OFFSET_MOVED: PullStatus.OFFSET_ILLEGAL,
+}
+
+
+@dataclass(slots=True)
+class PullResult:
+    """Answer of one pull.
+
+    Attributes:
+        status: what it means.
+        next_begin_offset: where to go on, units.
+        min_offset, max_offset: the ends of the queue.
+        messages: what was found and is wanted.
+    """
+
+    status: PullStatus
+    next_begin_offset: int
+    min_offset: int
+    max_offset: int
+    messages: list[MessageExt] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullRequest:
+    """One pull to make.
+
+    Attributes:
+        queue: where.
+        offset: from where, units.
+        max_messages, max_bytes: how much at most.
+        commit_offset: progress to store with it; None for none.
+        suspend_millis: how long the broker may hold the request if there is nothing; 0: not at all.
+        timeout: seconds to wait for the answer.
+        sends_subscription: whether the expression travels along; else that of the last heartbeat counts.
+        is_lite: asks with the code of lite pull consumers.
+    """
+
+    queue: MessageQueue
+    offset: int
+    max_messages: int = 32
+    max_bytes: int = 256 << 10
+    commit_offset: int | None = None
+    suspend_millis: int = 0
+    timeout: float = 30.0
+    sends_subscription: bool = False
+    is_lite: bool = False
+
+
+class PullApi:
+    """Pulls for one group.
+
+    Args:
+        instance: connections and routes.
+        group: the consumer group.
+
+    Attributes:
+        filter_hooks: each may drop messages of a list that was pulled.
+    """
+
+    def __init__(self, instance: MQClientInstance, group: str) -> None:
+        self.filter_hooks: list[Callable[[list[MessageExt]], list[MessageExt]]] = []
+        self._instance = instance
+        self._group = group
+        # The broker process that was last suggested for a queue: a slave, if the master has better things to do.
+        self._suggested: dict[MessageQueue, int] = {}
+
+    async def pull(self, request: PullRequest, subscription: SubscriptionData) -> PullResult:
+        """Pull once.
+
+        Raises:
+            NoBrokerError: no address of the queue's broker is known.
+            BrokerResponseError: the broker refused.
+            RemotingError: it did not answer.
+            CorruptDataError: what it sent are no records.
+        """
+        queue = request.queue
+        found = self._instance.find_broker(queue.broker_name, self._suggested.get(queue, 0))
+        if found is None:
+            await self._instance.update_route(queue.topic)
+            found = self._instance.find_broker(queue.broker_name, self._suggested.get(queue, 0))
+        if found is None:
+            raise NoBrokerError(queue.broker_name)
+        header = self._header(request, subscription, found.is_slave)
+        code = RequestCode.LITE_PULL_MESSAGE if request.is_lite else RequestCode.PULL_MESSAGE
+        command = RemotingCommand.create_request(code, encode_header(header))
+        response = await self._instance.request(found.address, command, request.timeout)
+        status = _STATUSES.get(ResponseCode(response.code)) if response.code in _KNOWN_CODES else None
+        if status is None:
+            raise BrokerResponseError(response.code, response.remark, found.address)
+        return self._result(status, request, response, subscription)
+
+    def _header(self, request: PullRequest, subscription: SubscriptionData, is_slave: bool) -> PullMessageRequestHeader:
+        sys_flag = 0
+        # A slave does not keep offsets.
+        commits = request.commit_offset is not None and not is_slave
+        sys_flag |= flags.PULL_COMMIT_OFFSET if commits else 0
+        sys_flag |= flags.PULL_SUSPEND if request.suspend_millis else 0
+        sys_flag |= flags.PULL_SUBSCRIPTION if request.sends_subscription else 0
+        sys_flag |= flags.PULL_LITE if request.is_lite else 0
+        return PullMessageRequestHeader(
+            consumer_group=self._group,
+            topic=request.queue.topic,
+            queue_id=request.queue.queue_id,
+            queue_offset=request.offset,
+            max_msg_nums=request.max_messages,
+            max_msg_bytes=request.max_bytes,
+            sys_flag=sys_flag,
+            commit_offset=request.commit_offset or 0,
+            suspend_timeout_millis=request.suspend_millis,
+            subscription=subscription.sub_string if request.sends_subscription else None,
+            sub_version=subscription.sub_version,
+            expression_type=subscription.expression_type,
+            broker_name=request.queue.broker_name,
+        )
+
+    def _result(
+        self, status: PullStatus, request: PullRequest, response: RemotingCommand, subscription: SubscriptionData
+    ) -> PullResult:
+        header = decode_header(PullMessageResponseHeader, response.ext_fields)
+        self._suggested[request.queue] = header.suggest_which_broker_id
+        result = PullResult(status, header.next_begin_offset, header.min_offset, header.max_offset)
+        if status is PullStatus.FOUND:
+            wanted = frozenset(subscription.tags_set)
+            messages = [
+                _finish(message, request.queue, header)
+                for message in decode_records(response.body)
+                if not wanted or message.tags in wanted
+            ]
+            for hook in self.filter_hooks:
+                messages = hook(messages)
+            result.messages = messages
+        return result
+
+
+_KNOWN_CODES: Final = frozenset(int(code) for code in _STATUSES)
+
+
+def _finish(message: MessageExt, queue: MessageQueue, header: PullMessageResponseHeader) -> MessageExt:
+    """Make of a stored record the message that an application gets."""
+    message.body = decompress(message.body, message.sys_flag, MAX_BODY_SIZE)
+    message.broker_name = queue.broker_name
+    message.queue_id = queue.queue_id
+    message.queue_offset += header.offset_delta or 0
+    message.properties[names.MIN_OFFSET] = str(header.min_offset)
+    message.properties[names.MAX_OFFSET] = str(header.max_offset)
+    return message
