@@ -173,11 +173,7 @@ class ConsumeQueueStore:
         for topic, queue_id in self._batch_files.queues():
             self.get_batch(topic, queue_id).load()
 
-    async def start(self) -> None:
-        """Begin to write tails in the background."""
-        await self.flush.start()
-
-    async def stop(self) -> None:
+    async def close(self) -> None:
         """Write all tails and close the files."""
         await self.flush.stop()
         self._files.close()
@@ -188,17 +184,28 @@ class ConsumeQueueStore:
         """Where the last record ends that any queue has; -1 if there is none. A batch queue counts where it begins."""
         return max((queue.max_physical_offset for queue in self), default=-1)
 
-    async def truncate(self, physical_offset: int) -> None:
-        """Remove the units of records at and behind a physical offset from all queues."""
-        async with self.flush.lock:
-            for queue in self:
-                if queue.max_physical_offset >= physical_offset:
-                    await self._environment.run_blocking(queue.truncate, physical_offset)
+    def truncate(self, physical_offset: int) -> None:
+        """Remove the units of records at and behind a physical offset from all queues.
 
-    async def destroy(self) -> None:
-        """Delete all queues, as when the log is gone."""
-        for topic in [*self._queues, *self._batch_queues]:
-            await self.delete_topic(topic)
+        Blocks. Call it before the background writing has begun, or with `flush.lock` held.
+        """
+        for queue in self:
+            if queue.max_physical_offset >= physical_offset:
+                queue.truncate(physical_offset)
+
+    def correct_min(self, log_min_offset: int) -> None:
+        """Move the minima of all queues to what the log still has. Blocks; see `delete_expired` for a running store."""
+        for queue in self:
+            queue.correct_min(log_min_offset)
+
+    def destroy(self) -> None:
+        """Delete all queues, as when the log is gone. Blocks; see `truncate`."""
+        for queue in self:
+            queue.files.delete_queue(queue.key)
+            self.flush.forget(queue)
+            self.flush.allow(queue)
+        self._queues.clear()
+        self._batch_queues.clear()
 
     async def delete_expired(self, log_min_offset: int) -> int:
         """Delete files all of whose records are gone and move the minima; return how many files."""

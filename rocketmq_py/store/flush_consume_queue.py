@@ -166,15 +166,28 @@ class FlushConsumeQueueService:
             items: list[Item] = [(queue, *queue.pending()) for queue in queues if not queue.is_deleted]
             self.steps += 1
             written, error = await self._environment.run_blocking(_write_items, items)
-            now = asyncio.get_running_loop().time()
-            for queue, size, starts in written:
-                queue.written(size, now)
-                self._full.pop(queue, None)
-                self._dirty.pop(queue, None)
-                if queue.tail and not queue.is_deleted:
-                    self._dirty[queue] = None
-                for start in starts:
-                    self._unsynced[queue.files, queue.key, start] = None
+            self._note_written(written)
+        return self._note_error(error)
+
+    def write_blocking(self, at_least: int = 1) -> bool:
+        """Write the tails of at least so many bytes, here and now; for recovery, before `start`."""
+        items: list[Item] = [(queue, *queue.pending()) for queue in self._dirty if len(queue.tail) >= at_least]
+        written, error = _write_items(items)
+        self._note_written(written)
+        return self._note_error(error)
+
+    def _note_written(self, written: Sequence[Written]) -> None:
+        now = asyncio.get_running_loop().time()
+        for queue, size, starts in written:
+            queue.written(size, now)
+            self._full.pop(queue, None)
+            self._dirty.pop(queue, None)
+            if queue.tail and not queue.is_deleted:
+                self._dirty[queue] = None
+            for start in starts:
+                self._unsynced[queue.files, queue.key, start] = None
+
+    def _note_error(self, error: OSError | None) -> bool:
         if error is not None:
             self.failures += 1
             logger.error("consume queues could not be written, their units stay in memory: %s", error)

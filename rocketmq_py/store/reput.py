@@ -117,6 +117,11 @@ class ReputMessageService:
             self.reput_from_offset = end
         return self.reput_from_offset
 
+    def redispatch(self, start: int, end: int) -> int:
+        """Dispatch the records from `start` to `end` again, telling nobody of arrivals; for recovery. Blocks."""
+        self.reput_from_offset = start
+        return self.catch_up(end, quietly=True)
+
     def __repr__(self) -> str:
         return f"<ReputMessageService from {self.reput_from_offset}>"
 
