@@ -17,6 +17,8 @@ from rocketmq_py.remoting.codes import RequestCode
 from rocketmq_py.remoting.processors import Processors
 from rocketmq_py.sim.environment import simulated_environment
 from rocketmq_py.sim.loop import VirtualLoop
+from rocketmq_py.store.columns import Columns
+from rocketmq_py.store.tick import Tick
 
 Answer = tuple[int, str | None, dict[str, str]]
 
@@ -79,22 +81,56 @@ def _item(body: bytes, properties: bytes) -> bytes:
     return bytes(item) + properties
 
 
-def run_all(requests: list[Send], *, hot: bool) -> tuple[list[Answer], bytes, int]:
-    """Send the requests to a fresh broker; return the answers, the log, and how many the hot path took."""
+@dataclass(frozen=True)
+class Outcome:
+    """What came of some requests: the answers, the log, what was told to queues and index, and who took how many."""
 
-    async def main(folder: Path) -> tuple[list[Answer], bytes, int]:
+    answers: list[Answer]
+    log: bytes
+    dispatched: list[tuple[str, int, int, int, int, bytes]]
+    taken_by_hot_path: int
+
+
+def run_all(requests: list[Send], *, hot: bool) -> Outcome:
+    """Send the requests to a fresh broker."""
+
+    async def main(folder: Path) -> Outcome:
         async with running_broker(simulated_environment(seed=3), folder, hot=hot) as broker:
             broker.create_topic("Orders", queues=4)
             broker.create_topic("Payments", queues=2)
             taken = _count_hot(broker.kernel.get(Processors))
+            dispatched = _watch_dispatch(broker.kernel.get(Tick))
             answers = []
             for request in requests:
                 found = await broker.request(request.code, request.fields, request.body)
                 answers.append((found.code, found.remark, found.ext_fields))
-            return answers, broker.log_bytes(), len(taken)
+            return Outcome(answers, broker.log_bytes(), dispatched, len(taken))
 
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main(Path(folder)))
+
+
+def _watch_dispatch(tick: Tick) -> list[tuple[str, int, int, int, int, bytes]]:
+    """Note what becomes visible: topic, queue, queue offset, tags code, system flag and properties of each record."""
+    seen: list[tuple[str, int, int, int, int, bytes]] = []
+    dispatch = tick.on_visible
+
+    def watch(columns: Columns) -> None:
+        seen.extend(
+            (slot.topic, slot.queue_id, *row)
+            for slot, *row in zip(
+                columns.slots,
+                columns.queue_offsets,
+                columns.tags_codes,
+                columns.sys_flags,
+                columns.properties,
+                strict=True,
+            )
+        )
+        dispatch(columns)
+
+    tick.on_visible = watch
+    return seen
 
 
 def _count_hot(processors: Processors) -> list[int]:
@@ -115,7 +151,7 @@ def _count_hot(processors: Processors) -> list[int]:
     return taken
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(sends(), min_size=1, max_size=8))
 def test_both_paths_give_equal_answers_and_equal_bytes(requests: list[Send]) -> None:
     """Claim: ordinary path and hot path give byte-equal records and equal answers for the same requests.
@@ -124,14 +160,15 @@ def test_both_paths_give_equal_answers_and_equal_bytes(requests: list[Send]) -> 
     brokers that differ in nothing but their hot handlers.
     Observe: every answer is the same, and so is every byte of the two logs.
     """
-    hot_answers, hot_log, _ = run_all(requests, hot=True)
-    answers, log, taken = run_all(requests, hot=False)
+    hot = run_all(requests, hot=True)
+    ordinary = run_all(requests, hot=False)
 
-    assert taken == 0
-    assert hot_answers == answers, (
+    assert ordinary.taken_by_hot_path == 0
+    assert hot.answers == ordinary.answers, (
         "The two paths answer differently. Which of the four tests lets a message pass that the ordinary path changes?"
     )
-    assert hot_log == log, "The two paths store different bytes for the same requests"
+    assert hot.log == ordinary.log, "The two paths store different bytes for the same requests"
+    assert hot.dispatched == ordinary.dispatched, "Queues and index are told different things; look at the tags code"
 
 
 def test_plain_messages_take_the_hot_path_and_special_ones_do_not() -> None:
@@ -151,5 +188,5 @@ def test_plain_messages_take_the_hot_path_and_special_ones_do_not() -> None:
         Send(code, send_fields("NewTopic", plain, code), b"creates its topic"),
     ]
     for number, request in enumerate(requests):
-        _, _, taken = run_all([request], hot=True)
+        taken = run_all([request], hot=True).taken_by_hot_path
         assert taken == (1 if number < 3 else 0), f"request {number} ({request.body!r})"

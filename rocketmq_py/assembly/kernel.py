@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -61,6 +62,8 @@ class Kernel:
         self.environment = environment
         self.periodic = Periodic(environment.random)
         self.tables = Tables()
+        # Run at the very end of `stop`, when all files are closed: what another process may wait for.
+        self.on_stopped: list[Callable[[], None]] = []
         self.stage = "kernel"
         self._parts: dict[type, Part] = {}
         self._started: list[Part] = []
@@ -123,6 +126,8 @@ class Kernel:
             await self._stop(part, "stop")
         if started:
             await self.environment.run_blocking(self.tables.persist_all)
+            for finish in self.on_stopped:
+                await self.environment.run_blocking(finish)
 
     async def _stop(self, part: Part, method: str) -> None:
         try:

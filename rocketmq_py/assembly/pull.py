@@ -28,7 +28,7 @@ def install(kernel: Kernel) -> None:
     topics, processors = kernel.get(TopicConfigManager), kernel.get(Processors)
     offsets = _install_offsets(kernel, topics)
     subscriptions = kernel.provide(Subscriptions())
-    policy = kernel.provide(ServeAll(), ReadPolicy)  # type: ignore[type-abstract]
+    policy = kernel.provide(ServeAll(), ReadPolicy)
     checks = kernel.provide(PullChecks(config, topics, subscriptions, policy, kernel.get(BrokerStatsManager)))
     service = kernel.provide(PullMessageService(config, store, offsets, policy))
     PullMessageProcessor(checks, service).register(processors)

@@ -25,7 +25,6 @@ from rocketmq_py.store.put_message import MessagePutter
 from rocketmq_py.store.queue_slot import QueueSlots
 from rocketmq_py.store.tick import Tick
 
-
 #: Seconds between two looks at whether a new day has begun.
 DAY_CHECK_SECONDS = 60.0
 

@@ -9,6 +9,7 @@ Source: `PullMessageProcessor`, `DefaultPullMessageResultHandler`, RocketMQ 5.3.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -26,8 +27,11 @@ from rocketmq_py.remoting.bodies.subscription import is_tag_type
 from rocketmq_py.remoting.bodies.topic_config import TopicConfig
 from rocketmq_py.remoting.codes import RequestCode, ResponseCode
 from rocketmq_py.remoting.headers.pull import ForbiddenType, PullMessageRequestHeader, PullMessageResponseHeader
-from rocketmq_py.store.get_message import GetMessageResult, GetMessageStatus
+from rocketmq_py.store.errors import StoreError
+from rocketmq_py.store.get_message import MAX_PULL_BYTES, GetMessageResult, GetMessageStatus
 from rocketmq_py.store.message_store import MessageStore
+
+logger = logging.getLogger(__name__)
 
 #: Most messages that one pull may ask for; a larger number is cut to it.
 MAX_MESSAGES: Final = 1_024
@@ -94,7 +98,7 @@ class Pull:
     Attributes:
         group, topic, queue_id, offset: who wants what, from where (units).
         max_messages: how many messages at most.
-        max_bytes: how many bytes at most; 0 leaves it to the store.
+        max_bytes: how many bytes at most.
         target: what the checks found.
         commit_offset: the group's progress to be stored; None for none.
         hold_millis: how long the request may wait for a message; 0 for not at all.
@@ -121,7 +125,8 @@ class Pull:
         self.queue_id = header.queue_id
         self.offset = header.queue_offset
         self.max_messages = max(1, min(header.max_msg_nums, MAX_MESSAGES))
-        self.max_bytes = max(header.max_msg_bytes or 0, 0)
+        asked = header.max_msg_bytes
+        self.max_bytes = min(asked, MAX_PULL_BYTES) if asked is not None and asked > 0 else MAX_PULL_BYTES
         self.target = target
         self.commit_offset = header.commit_offset if sys_flag & flags.PULL_COMMIT_OFFSET else None
         self.hold_millis = max(header.suspend_timeout_millis, 0) if sys_flag & flags.PULL_SUSPEND else 0
@@ -265,9 +270,13 @@ class PullMessageService:
         if reset is not None and self._config.use_server_side_reset_offset:
             self._answer_reset(pull, reset)
             return
-        result = self._store.get_message(
-            pull.topic, pull.queue_id, pull.offset, pull.max_messages, pull.target.selection.filter, pull.max_bytes
-        )
+        try:
+            result = self._store.get_message(
+                pull.topic, pull.queue_id, pull.offset, pull.max_messages, pull.target.selection.filter, pull.max_bytes
+            )
+        except StoreError as error:
+            self._answer_failure(pull, error)
+            return
         if result is None:
             # The bytes are not in memory. A thread reads them; nothing of the loop waits.
             task = asyncio.get_running_loop().create_task(self._run_cold(pull, is_first), name="cold pull")
@@ -277,9 +286,13 @@ class PullMessageService:
         self._finish(pull, result, is_first)
 
     async def _run_cold(self, pull: Pull, is_first: bool) -> None:
-        result = await self._store.get_message_cold(
-            pull.topic, pull.queue_id, pull.offset, pull.max_messages, pull.target.selection.filter, pull.max_bytes
-        )
+        try:
+            result = await self._store.get_message_cold(
+                pull.topic, pull.queue_id, pull.offset, pull.max_messages, pull.target.selection.filter, pull.max_bytes
+            )
+        except (StoreError, OSError) as error:
+            self._answer_failure(pull, error)
+            return
         self._finish(pull, result, is_first)
 
     def _finish(self, pull: Pull, result: GetMessageResult, is_first: bool) -> None:
@@ -305,6 +318,12 @@ class PullMessageService:
         offset = pull.commit_offset
         if offset is not None and not self._offsets.has_reset(pull.group, pull.topic, pull.queue_id):
             self._offsets.commit(pull.group, pull.topic, pull.queue_id, offset)
+
+    def _answer_failure(self, pull: Pull, error: Exception) -> None:
+        """Answer a read that the store could not do; the reader stays where it is."""
+        logger.error("%r failed: %s", pull, error)
+        header = self._header(pull, pull.offset, 0, 0, MASTER_ID)
+        pull.answer(PullAnswer(ResponseCode.SYSTEM_ERROR, "store getMessage return null", header))
 
     def _answer_reset(self, pull: Pull, offset: int) -> None:
         minimum = self._store.min_offset(pull.topic, pull.queue_id)

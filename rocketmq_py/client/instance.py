@@ -73,6 +73,7 @@ class MQClientInstance:
         consumer_data: each returns what a heartbeat says of one consumer.
         periodic: the periodic work, running between start and stop.
         unique_ids: makes message ids. Known after `start`.
+        shared: what the producers or consumers of this instance have in common, by its type.
     """
 
     def __init__(self, config: ClientConfig, environment: Environment) -> None:
@@ -87,6 +88,7 @@ class MQClientInstance:
         self.producer_groups: set[str] = set()
         self.consumer_data: list[Callable[[], ConsumerData]] = []
         self.periodic = Periodic(environment.random)
+        self.shared: dict[type, object] = {}
         self._brokers: dict[str, dict[int, str]] = {}
         self._route_tasks: dict[tuple[str, bool], asyncio.Task[bool]] = {}
         self._is_running = False

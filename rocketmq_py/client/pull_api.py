@@ -168,7 +168,7 @@ class PullApi:
             wanted = frozenset(subscription.tags_set)
             messages = [
                 _finish(message, request.queue, header)
-                for message in decode_records(response.body)
+                for message in decode_records(memoryview(response.body))
                 if not wanted or message.tags in wanted
             ]
             for hook in self.filter_hooks:

@@ -262,8 +262,7 @@ class BlockChecks(LogObserver):
         file = self._log.files.find(offset)
         if file is None:
             return b""
-        # A copy: views of the map must not outlive this call, and the map may be of a file that is closed meanwhile.
-        return bytes(file.read(offset - file.start, size))
+        return file.read_blocking(offset - file.start, size)
 
     def _block_of(self, offset: int) -> int:
         start = offset - offset % self._file_size

@@ -17,6 +17,7 @@ from rocketmq_py.common.record import MAGIC_V1, MAGIC_V2, RecordCheck, RecordSta
 from rocketmq_py.store.block_checks import BlockChecks
 from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.errors import StoreCorruptError
+from rocketmq_py.store.mapped_file import MappedFile
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,9 @@ class LogTail:
     found: str = ""
 
 
-def find_tail(log: CommitLog, checks: BlockChecks, start: int, flushed: int | None, flushed_ms: int) -> LogTail:
+def find_tail(
+    log: CommitLog, checks: BlockChecks, start: int, flushed: int | None, flushed_ms: int, *, was_clean: bool
+) -> LogTail:
     """Read the log from `start` and decide where it ends. Reads only. Blocks.
 
     Args:
@@ -71,6 +74,8 @@ def find_tail(log: CommitLog, checks: BlockChecks, start: int, flushed: int | No
         start: offset of a record: the beginning of a file.
         flushed: everything before it was on disk; None if no one wrote that down.
         flushed_ms: messages stored up to then were on disk, by RocketMQ's checkpoint; used if `flushed` is None.
+        was_clean: the last process stopped in order, so hardly anything can lie behind the end: only a part of that
+            is looked at, since the rest of a file of 1 GiB takes half a second to read.
 
     Raises:
         StoreCorruptError: before the flushed position the log is damaged so that nothing valid follows.
@@ -82,7 +87,8 @@ def find_tail(log: CommitLog, checks: BlockChecks, start: int, flushed: int | No
         if check.state is not RecordState.INVALID:
             offset += check.size
             continue
-        following = next_valid(log, offset + 1)
+        limit = offset + _CHUNK if was_clean else log.files.end
+        following = next_valid(log, offset + 1, log.files.end if flushed is not None and offset < flushed else limit)
         is_damage = offset < flushed if flushed is not None else _was_flushed(log, following, flushed_ms)
         if not is_damage:
             tail.valid_after, tail.expected, tail.found = following, check.expected, check.found
@@ -94,8 +100,12 @@ def find_tail(log: CommitLog, checks: BlockChecks, start: int, flushed: int | No
             raise error
         tail.damages.append(DamagedRange(offset, following, error))
         offset = following
+    if flushed is not None and offset < flushed:
+        raise StoreCorruptError(
+            f"{log.files.folder}", f"files up to offset {flushed}", f"files up to {offset}", _hint(flushed)
+        )
     tail.end = offset
-    tail.leftover_end = _leftover_end(log, offset)
+    tail.leftover_end = _leftover_end(log, offset, offset + _CHUNK if was_clean else log.files.end)
     return tail
 
 
@@ -134,26 +144,26 @@ def check_at(log: CommitLog, offset: int) -> RecordCheck:
     return check
 
 
-def next_valid(log: CommitLog, offset: int) -> int | None:
-    """Return the offset of the first valid record at or behind `offset`, wherever it lies; None if there is none.
+def next_valid(log: CommitLog, offset: int, limit: int) -> int | None:
+    """Return the offset of the first valid record at or behind `offset` and before `limit`; None if there is none.
 
     A record is recognised by its magic and by carrying its own offset, so that bytes of a body or of an older log that
     look like a record are not taken for one.
     """
-    while (file := log.files.find(offset)) is not None:
-        for position in _magic_positions(log, file.start, offset + _MAGIC_AT, file.end):
+    while offset < limit and (file := log.files.find(offset)) is not None:
+        for position in _magic_positions(file, offset + _MAGIC_AT, min(file.end, limit)):
             if check_at(log, position - _MAGIC_AT).state is RecordState.VALID:
                 return position - _MAGIC_AT
         offset = file.end
     return None
 
 
-def _magic_positions(log: CommitLog, file_start: int, start: int, end: int) -> Iterator[int]:
+def _magic_positions(file: MappedFile, start: int, end: int) -> Iterator[int]:
     """Yield the offsets at which one of the magics lies, in order."""
-    file = log.files.find(file_start)
-    while file is not None and start < end:
+    while start < end:
+        # Read, not mapped: pages of a map that was walked through count as the process's memory.
         # Chunks overlap by three bytes, so that a magic across their border is seen.
-        data = bytes(file.read(start - file_start, min(_CHUNK, end - start) + 3))
+        data = file.read_blocking(start - file.start, min(_CHUNK, end - start) + 3)
         found = [at for magic in _MAGICS for at in _find_all(data, magic)]
         yield from (start + at for at in sorted(found) if at < _CHUNK)
         start += _CHUNK
@@ -174,13 +184,12 @@ def _was_flushed(log: CommitLog, following: int | None, flushed_ms: int) -> bool
     return record is not None and record.store_timestamp <= flushed_ms
 
 
-def _leftover_end(log: CommitLog, end: int) -> int:
-    """Return the offset behind the last byte at or after `end` that is not zero."""
-    for file in reversed(log.files.mapped_files):
-        if file.end <= end:
-            break
-        low = max(end, file.start) - file.start
-        data = bytes(file.read(low, file.size - low)).rstrip(b"\0")
-        if data:
-            return file.start + low + len(data)
-    return end
+def _leftover_end(log: CommitLog, end: int, limit: int) -> int:
+    """Return the offset behind the last byte from `end` to `limit` that is not zero; `end` if there is none."""
+    last = end
+    for file in log.files.mapped_files:
+        for start in range(max(end, file.start), min(limit, file.end), _CHUNK):
+            data = file.read_blocking(start - file.start, min(_CHUNK, file.end - start)).rstrip(b"\0")
+            if data:
+                last = start + len(data)
+    return last

@@ -17,8 +17,9 @@ import asyncio
 import heapq
 import logging
 from collections.abc import Callable, Hashable, Iterator
-from typing import Final, Protocol
+from typing import Final
 
+from rocketmq_py.store.dispatch import Arrivals
 from rocketmq_py.store.filter import ALL, MessageFilter
 
 logger = logging.getLogger(__name__)
@@ -31,17 +32,6 @@ MAX_HELD: Final = 100_000
 MAX_HELD_BY_CONNECTION: Final = 4_096
 
 Key = tuple[str, int]
-
-
-class Arrivals(Protocol):
-    """One queue's newly visible messages, in order; what the store tells its arrival listeners."""
-
-    topic: str
-    queue_id: int
-    #: The queue's next offset to be written.
-    max_offset: int
-    tags_codes: list[int]
-    physical_offsets: list[int]
 
 
 class HeldPull:

@@ -110,9 +110,9 @@ class QueueOffsetProcessor:
         header = decode_header(headers.GetMinOffsetRequestHeader, request.command.ext_fields)
         return answer(header=headers.OffsetResponseHeader(offset=self._store.min_offset(header.topic, header.queue_id)))
 
-    async def earliest_store_time(self, request: Request) -> RemotingCommand:
+    def earliest_store_time(self, request: Request) -> RemotingCommand:
         """Return when the first message that still exists was stored; -1 for an empty queue."""
         header = decode_header(headers.GetEarliestMsgStoretimeRequestHeader, request.command.ext_fields)
         minimum = self._store.min_offset(header.topic, header.queue_id)
-        stored = await self._store.store_time(header.topic, header.queue_id, minimum)
-        return answer(header=headers.GetEarliestMsgStoretimeResponseHeader(timestamp=-1 if stored is None else stored))
+        stored = self._store.store_time(header.topic, header.queue_id, minimum)
+        return answer(header=headers.GetEarliestMsgStoretimeResponseHeader(timestamp=stored))

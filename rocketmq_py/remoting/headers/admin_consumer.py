@@ -14,7 +14,7 @@ class _Header(msgspec.Struct, rename="camel", kw_only=True):
     """Base: camel case on the wire, fields by name only."""
 
 
-class DeleteSubscriptionGroupRequestHeader(_Header):
+class DeleteSubscriptionGroupRequestHeader(_Header, kw_only=True):
     """Delete a group; `remove_offset` is the name that 4.9 has for `clean_offset`."""
 
     group_name: str
@@ -22,13 +22,13 @@ class DeleteSubscriptionGroupRequestHeader(_Header):
     remove_offset: bool = False
 
 
-class GetSubscriptionGroupConfigRequestHeader(_Header):
+class GetSubscriptionGroupConfigRequestHeader(_Header, kw_only=True):
     """Read one group's configuration."""
 
     group: str
 
 
-class GetAllSubscriptionGroupRequestHeader(_Header):
+class GetAllSubscriptionGroupRequestHeader(_Header, kw_only=True):
     """Read all groups, or a page of them from position `group_seq` (newer than 5.3.3)."""
 
     group_seq: I32 | None = None
@@ -36,7 +36,7 @@ class GetAllSubscriptionGroupRequestHeader(_Header):
     max_group_num: I32 | None = None
 
 
-class UpdateGroupForbiddenRequestHeader(_Header):
+class UpdateGroupForbiddenRequestHeader(_Header, kw_only=True):
     """Ask, or with `readable` set, whether a group may read a topic."""
 
     group: str
@@ -44,19 +44,19 @@ class UpdateGroupForbiddenRequestHeader(_Header):
     readable: bool | None = None
 
 
-class GetConsumerConnectionListRequestHeader(_Header):
+class GetConsumerConnectionListRequestHeader(_Header, kw_only=True):
     """Who is connected in a consumer group?"""
 
     consumer_group: str
 
 
-class GetProducerConnectionListRequestHeader(_Header):
+class GetProducerConnectionListRequestHeader(_Header, kw_only=True):
     """Who is connected in a producer group?"""
 
     producer_group: str
 
 
-class GetConsumeStatsRequestHeader(_Header):
+class GetConsumeStatsRequestHeader(_Header, kw_only=True):
     """How far is a group? `topic_list` separates topics by `;` and goes before `topic`."""
 
     consumer_group: str
@@ -64,13 +64,13 @@ class GetConsumeStatsRequestHeader(_Header):
     topic_list: str | None = None
 
 
-class GetConsumeStatsInBrokerHeader(_Header):
+class GetConsumeStatsInBrokerHeader(_Header, kw_only=True):
     """How far is every group? `is_order` restricts the answer to ordered topics."""
 
     is_order: bool
 
 
-class ResetOffsetRequestHeader(_Header):
+class ResetOffsetRequestHeader(_Header, kw_only=True):
     """Set a group's position in a topic.
 
     Attributes:
@@ -89,7 +89,7 @@ class ResetOffsetRequestHeader(_Header):
     offset: I64 | None = None
 
 
-class GetConsumerStatusRequestHeader(_Header):
+class GetConsumerStatusRequestHeader(_Header, kw_only=True):
     """Ask the members of a group for their positions; `client_addr` is a client id."""
 
     topic: str
@@ -97,7 +97,7 @@ class GetConsumerStatusRequestHeader(_Header):
     client_addr: str | None = None
 
 
-class GetConsumerRunningInfoRequestHeader(_Header):
+class GetConsumerRunningInfoRequestHeader(_Header, kw_only=True):
     """Ask one consumer about its inside."""
 
     consumer_group: str
@@ -105,7 +105,7 @@ class GetConsumerRunningInfoRequestHeader(_Header):
     jstack_enable: bool = False
 
 
-class ConsumeMessageDirectlyResultRequestHeader(_Header):
+class ConsumeMessageDirectlyResultRequestHeader(_Header, kw_only=True):
     """Let one consumer handle one message now."""
 
     consumer_group: str
@@ -117,33 +117,33 @@ class ConsumeMessageDirectlyResultRequestHeader(_Header):
     group_sys_flag: I32 | None = None
 
 
-class QueryTopicConsumeByWhoRequestHeader(_Header):
+class QueryTopicConsumeByWhoRequestHeader(_Header, kw_only=True):
     """Which groups consume a topic?"""
 
     topic: str
 
 
-class QueryTopicsByConsumerRequestHeader(_Header):
+class QueryTopicsByConsumerRequestHeader(_Header, kw_only=True):
     """In which topics does a group have progress?"""
 
     group: str
 
 
-class QuerySubscriptionByConsumerRequestHeader(_Header):
+class QuerySubscriptionByConsumerRequestHeader(_Header, kw_only=True):
     """What does a group subscribe of a topic?"""
 
     group: str
     topic: str | None = None
 
 
-class QueryConsumeTimeSpanRequestHeader(_Header):
+class QueryConsumeTimeSpanRequestHeader(_Header, kw_only=True):
     """How old is what a group has yet to read?"""
 
     topic: str
     group: str
 
 
-class QueryCorrectionOffsetRequestHeader(_Header):
+class QueryCorrectionOffsetRequestHeader(_Header, kw_only=True):
     """Which positions would let a group catch up with the others? Groups in a list are separated by commas."""
 
     filter_groups: str | None = None
@@ -151,7 +151,7 @@ class QueryCorrectionOffsetRequestHeader(_Header):
     topic: str
 
 
-class CloneGroupOffsetRequestHeader(_Header):
+class CloneGroupOffsetRequestHeader(_Header, kw_only=True):
     """Copy the progress of one group to another."""
 
     src_group: str
@@ -160,7 +160,7 @@ class CloneGroupOffsetRequestHeader(_Header):
     offline: bool = False
 
 
-class QueryConsumeQueueRequestHeader(_Header):
+class QueryConsumeQueueRequestHeader(_Header, kw_only=True):
     """Read raw entries of a queue."""
 
     topic: str = ""
