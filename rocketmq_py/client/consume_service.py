@@ -6,6 +6,7 @@ Source: `ConsumeMessageConcurrentlyService`, RocketMQ 5.3.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import inspect
 import logging
@@ -55,7 +56,7 @@ class ConsumeContext:
 
 #: Handles messages. A plain function runs in a thread, a coroutine function on the event loop. Returning None means
 #: CONSUME_SUCCESS (in RocketMQ null means "later"); raising anything means RECONSUME_LATER.
-Listener = Callable[[Sequence[MessageExt], ConsumeContext], "ConsumeStatus | None | Awaitable[ConsumeStatus | None]"]
+Listener = Callable[[Sequence[MessageExt], ConsumeContext], "ConsumeStatus | Awaitable[ConsumeStatus | None] | None"]
 
 
 class ConsumeMessageHook(Protocol):
@@ -116,6 +117,8 @@ class ConcurrentConsumeService:
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
         self._workers: set[asyncio.Task[None]] = set()
         self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._retries: set[asyncio.TimerHandle] = set()
         self._threads: ThreadPoolExecutor | None = None
         self._is_stopping = False
@@ -135,9 +138,9 @@ class ConcurrentConsumeService:
         for retry in self._retries:
             retry.cancel()
         self._retries.clear()
-        deadline = asyncio.get_running_loop().time() + seconds
-        while self._running and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
@@ -160,6 +163,7 @@ class ConcurrentConsumeService:
         while not self._is_stopping:
             job = await self._jobs.get()
             self._running += 1
+            self._idle.clear()
             try:
                 await self._consume(job)
             except Exception:
@@ -167,6 +171,8 @@ class ConcurrentConsumeService:
                 logger.exception("consuming messages of %s failed", job.queue)
             finally:
                 self._running -= 1
+                if not self._running:
+                    self._idle.set()
 
     async def _consume(self, job: _Job) -> None:
         # After the stop began nothing new is started: what waits belongs to the queue's next owner.
