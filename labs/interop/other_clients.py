@@ -36,8 +36,8 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def run(self, *arguments: str, home: Path) -> AsyncIterator[JavaProgram]:
-        """Run it for the time of a `with` block; `home` takes its logs."""
-        home.mkdir(parents=True, exist_ok=True)
+        """Run it for the time of a `with` block; `home` is made and takes its logs."""
+        await asyncio.to_thread(home.mkdir, parents=True, exist_ok=True)
         process = await asyncio.create_subprocess_exec(
             *self._command,
             *arguments,

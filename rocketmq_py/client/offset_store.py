@@ -16,7 +16,6 @@ from rocketmq_py.client.errors import BrokerResponseError, ClientError, NoBroker
 from rocketmq_py.client.instance import MQClientInstance
 from rocketmq_py.common.message import MessageQueue
 from rocketmq_py.remoting.codes import RequestCode, ResponseCode
-from rocketmq_py.remoting.command import RemotingCommand
 from rocketmq_py.remoting.errors import RemotingError
 from rocketmq_py.remoting.header import decode_header, encode_header
 from rocketmq_py.remoting.headers.offsets import (
@@ -129,8 +128,8 @@ class RemoteOffsetStore:
         header = UpdateConsumerOffsetRequestHeader(
             consumer_group=self._group, topic=queue.topic, queue_id=queue.queue_id, commit_offset=offset
         )
-        command = RemotingCommand.create_request(RequestCode.UPDATE_CONSUMER_OFFSET, encode_header(header))
-        await self._instance.request(await self._address_of(queue), command, 5.0)
+        address = await self._address_of(queue)
+        await self._instance.ask(address, RequestCode.UPDATE_CONSUMER_OFFSET, encode_header(header), timeout=5.0)
 
     async def _address_of(self, queue: MessageQueue) -> str:
         address = self._instance.master_address(queue.broker_name)

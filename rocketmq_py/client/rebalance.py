@@ -64,15 +64,15 @@ class QueueOwner(Protocol):
         ...
 
     async def take(self, queue: MessageQueue) -> bool:
-        """Begin to work on a queue; False if that is not possible now."""
+        """Take a queue over, without working on it yet; False if that is not possible now."""
         ...
 
     async def give_up(self, queue: MessageQueue) -> None:
         """Stop to work on a queue and store how far it came."""
         ...
 
-    def queues_changed(self, topic: str, queues: Sequence[MessageQueue], mine: Sequence[MessageQueue]) -> None:
-        """Told after the share of a topic became another one."""
+    async def queues_changed(self, topic: str, queues: Sequence[MessageQueue], mine: Sequence[MessageQueue]) -> None:
+        """The share of a topic became another one: tell the brokers, then begin to work on what was taken over."""
         ...
 
 
@@ -182,8 +182,7 @@ class Rebalancer:
             if all([await claim.before_add(queue) for claim in self.claims]) and await self._owner.take(queue):
                 changed = True
         if changed:
-            self._owner.queues_changed(topic, queues, sorted(wanted))
-            await self._instance.send_heartbeats()
+            await self._owner.queues_changed(topic, queues, sorted(wanted))
         return {queue for queue in self._owner.owned() if queue.topic == topic} == wanted
 
 
