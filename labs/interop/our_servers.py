@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rocketmq_py.namesrv.server import Namesrv
-
 from rocketmq_py.assembly.kernel import Kernel
 from rocketmq_py.assembly.stages import build_broker
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.common.environment import system_environment
 from rocketmq_py.namesrv.config import NamesrvConfig
+from rocketmq_py.namesrv.server import Namesrv
 from rocketmq_py.store.config import MessageStoreConfig
 
 from .java_tools import free_port

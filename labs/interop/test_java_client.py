@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+
 from rocketmq_py.testing.eventually import eventually
 
 from .java_tools import JavaProgram, compile_sources, jars, java, mqadmin

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from rocketmq_py.testing.eventually import eventually
 
 from .java_tools import compile_sources, jars, java, mqadmin

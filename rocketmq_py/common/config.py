@@ -75,7 +75,9 @@ def read_properties(files: FileSystem, path: str) -> dict[str, Setting]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"configuration file {path} is not UTF-8: byte {error.start} is {data[error.start]:#x}") from None
+        raise ConfigError(
+            f"configuration file {path} is not UTF-8: byte {error.start} is {data[error.start]:#x}"
+        ) from None
     return parse_properties(text, path)
 
 

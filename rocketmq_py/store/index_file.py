@@ -251,4 +251,5 @@ class IndexFile:
         self._files.unlink(self.path)
 
     def __repr__(self) -> str:
-        return f"<IndexFile {self.path} {self.index_count - 1} entries, log {self.begin_physical_offset}..{self.end_physical_offset}>"
+        span = f"{self.begin_physical_offset}..{self.end_physical_offset}"
+        return f"<IndexFile {self.path} {self.index_count - 1} entries, log {span}>"

@@ -103,7 +103,7 @@ class IndexService:
     def end_physical_offset(self) -> int:
         """Offset of the last record that was indexed; -1 if there is no file, 0 if files were damaged."""
         if self._files:
-            return self._files[-1].end_physical_offset
+            return int(self._files[-1].end_physical_offset)
         return 0 if self._is_damaged else -1
 
     def truncate(self, physical_offset: int) -> None:

@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Hashable, Iterator
 from typing import Final
 
-from rocketmq_py.store.dispatch import Arrivals
+from rocketmq_py.store.columns import Arrivals
 from rocketmq_py.store.filter import ALL, MessageFilter
 
 logger = logging.getLogger(__name__)

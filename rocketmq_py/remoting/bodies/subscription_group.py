@@ -45,7 +45,7 @@ class SubscriptionGroupConfig(msgspec.Struct, rename="camel", kw_only=True):
     notify_consumer_ids_changed_enable: bool = True
     group_sys_flag: int = 0
     consume_timeout_minute: int = 15
-    subscription_data_set: list[dict[str, Any]] | None | msgspec.UnsetType = msgspec.UNSET
+    subscription_data_set: list[dict[str, Any]] | msgspec.UnsetType | None = msgspec.UNSET
     attributes: dict[str, str] = {}
 
 
