@@ -21,14 +21,16 @@ _IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
 def slice_files(root: Path, stages: list[Stage], last: Stage) -> list[Path]:
     """Return the files of a slice, relative to `root`, sorted."""
     included = [stage for stage in stages if stage.number <= last.number]
-    later = {stage.name for stage in stages if stage.number > last.number}
+    later = [stage for stage in stages if stage.number > last.number]
+    left_out = {Path(module) for stage in later for module in stage.modules}
+    left_out |= {Path(f"rocketmq_py/assembly/{stage.name}.py") for stage in later}
     files = {Path(module) for stage in included for module in stage.modules}
     files |= {path.relative_to(root) for path in root.glob("rocketmq_py/**/__init__.py")}
     files |= {
         path.relative_to(root)
         for package in SUPPORT_PACKAGES
         for path in (root / "rocketmq_py" / package).rglob("*")
-        if path.is_file() and path.suffix != ".pyc" and not (package == "assembly" and path.stem in later)
+        if path.is_file() and path.suffix != ".pyc"
     }
     files |= {path.relative_to(root) for path in root.glob("rocketmq_py/**/*.json")}
     files |= {path.relative_to(root) for path in root.glob("rocketmq_py/**/*.lark")}
@@ -45,7 +47,7 @@ def slice_files(root: Path, stages: list[Stage], last: Stage) -> list[Path]:
         for path in (root / folder).rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
-    return sorted(files)
+    return sorted(files - left_out)
 
 
 def export_slice(root: Path, stages: list[Stage], last: Stage, target: Path) -> int:
