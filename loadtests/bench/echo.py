@@ -1,12 +1,13 @@
 """The yardstick: what the event loop can do if it only sends back what it reads.
 
-python -m loadtests.bench.echo      (prints its port)
+python -m loadtests.bench.echo PORT
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from typing import cast
 
 
@@ -23,23 +24,22 @@ class Echo(asyncio.Protocol):
         self.transport.write(data)
 
 
-async def serve() -> None:
-    """Serve on a free port and print it."""
-    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0, backlog=1_024)
-    print(server.sockets[0].getsockname()[1], flush=True)
+async def serve(port: int) -> None:
+    """Serve until the process is ended."""
+    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", port, backlog=1_024)
     await server.serve_forever()
 
 
-def main() -> None:
+def main(port: int) -> None:
     """Run on uvloop where it is installed, as the broker does."""
     with contextlib.suppress(KeyboardInterrupt):
         try:
             import uvloop
         except ImportError:
-            asyncio.run(serve())
+            asyncio.run(serve(port))
         else:
-            uvloop.run(serve())
+            uvloop.run(serve(port))
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

@@ -1,6 +1,6 @@
 /* Load generator of the bench: writes prepared request frames, reads answer frames, keeps a histogram of latencies.
  *
- *   lg load PORT FRAMES CONNECTIONS WINDOW RATE WARMUP SECONDS PID OFFSET_LIMIT FIRST_UNIQUE MAX_REQUESTS
+ *   lg load PORT FRAMES CONNECTIONS WINDOW RATE WARMUP SECONDS PID OFFSET_LIMIT FIRST_UNIQUE REQUESTS_EACH
  *   lg echo PORT                                   (an echo server: the ceiling that this generator can reach)
  *
  * RATE 0 is a closed loop: each connection keeps WINDOW requests under way. RATE > 0 is an open loop: that many
@@ -10,6 +10,7 @@
  * FRAMES holds, little-endian: u32 count, then for each frame u32 length, i32 opaque_at, i32 unique_at,
  * i32 offset_at and its bytes. A place of -1 is absent. At opaque_at stand 10 digits, at unique_at 8 hex digits, at
  * offset_at 10 digits; each request gets fresh ones. Frames without opaque_at are echoed: any answer is right.
+ * With REQUESTS_EACH each connection ends after so many requests, and the run when all are answered.
  * The offset of a connection grows by 32 with each request and starts again at OFFSET_LIMIT.
  *
  * One line of JSON is the result. `errors` counts answers whose response code is not 0, `first_error` is the first.
@@ -238,15 +239,15 @@ static int load(char **arg) {
     int port = atoi(arg[0]), pid = atoi(arg[7]), epoll = epoll_create1(0);
     uint32_t connections = (uint32_t)atoi(arg[2]), window = (uint32_t)atoi(arg[3]), turn = 0;
     double rate = atof(arg[4]), server_cpu = 0, generator_cpu = 0;
-    uint64_t warm = (uint64_t)(atof(arg[5]) * 1e9), run = (uint64_t)(atof(arg[6]) * 1e9), max = strtoull(arg[10], 0, 10);
+    uint64_t warm = (uint64_t)(atof(arg[5]) * 1e9), run = (uint64_t)(atof(arg[6]) * 1e9), each = strtoull(arg[10], 0, 10);
     connection_count = connections;
     offset_limit = strtoull(arg[8], 0, 10);
     next_unique = strtoull(arg[9], 0, 10);
     load_frames(arg[1]);
     Connection *all = connect_all(port, connections, epoll);
-    uint64_t begin = now_ns(), start = 0, asked = 0, answered = 0;
+    uint64_t begin = now_ns(), start = 0, answered = 0;
     for (uint32_t i = 0; rate == 0 && i < connections; i++) {
-        for (uint32_t k = 0; k < window && (!max || asked < max); k++, asked++) ask(&all[i], begin);
+        for (uint32_t k = 0; k < window && (!each || all[i].asked < each); k++) ask(&all[i], begin);
         send_out(&all[i]);
     }
     double due = (double)begin;
@@ -261,7 +262,7 @@ static int load(char **arg) {
             generator_cpu = own_cpu();
             start = now_ns();
         }
-        if ((start && now >= start + run) || (max && answered >= max)) break;
+        if ((start && now >= start + run) || (each && answered >= each * connections)) break;
         for (int k = 0; rate > 0 && due <= (double)now && k < 4096; k++, due += 1e9 / rate) {
             Connection *c = &all[turn++ % connections];
             if (c->asked - c->answered >= PENDING) { fprintf(stderr, "the server fell behind the rate\n"); return 4; }
@@ -273,7 +274,7 @@ static int load(char **arg) {
             uint32_t done = events[i].events & EPOLLIN ? read_answers(c) : 0;
             answered += done;
             uint64_t again = now_ns();
-            for (; rate == 0 && done && (!max || asked < max); done--, asked++) ask(c, again);
+            for (; rate == 0 && done && (!each || c->asked < each); done--) ask(c, again);
             send_out(c);
         }
     }
@@ -322,6 +323,6 @@ int main(int count, char **arg) {
     if (count == 13 && !strcmp(arg[1], "load")) return load(arg + 2);
     if (count == 3 && !strcmp(arg[1], "echo")) echo(atoi(arg[2]));
     fprintf(stderr, "usage: lg load PORT FRAMES CONNECTIONS WINDOW RATE WARMUP SECONDS PID OFFSET_LIMIT FIRST_UNIQUE "
-                    "MAX_REQUESTS | lg echo PORT\n");
+                    "REQUESTS_EACH | lg echo PORT\n");
     return 1;
 }
