@@ -9,6 +9,7 @@ from rocketmq_py.broker.consumer_offset import ConsumerOffsetManager
 from rocketmq_py.broker.hot.pull import HotPull
 from rocketmq_py.broker.processor.offsets import ConsumerOffsetProcessor, QueueOffsetProcessor
 from rocketmq_py.broker.processor.pull_message import PullMessageProcessor
+from rocketmq_py.broker.processor.query_consume_queue import QueryConsumeQueueProcessor
 from rocketmq_py.broker.processor.query_message import QueryMessageProcessor
 from rocketmq_py.broker.pull_message import PullChecks, PullMessageService
 from rocketmq_py.broker.read_policy import ReadPolicy, ServeAll
@@ -35,6 +36,7 @@ def install(kernel: Kernel) -> None:
     HotPull(checks, service).register(processors)
     ConsumerOffsetProcessor(offsets, topics, subscriptions, store).register(processors)
     QueueOffsetProcessor(store).register(processors)
+    QueryConsumeQueueProcessor(store, subscriptions).register(processors)
     QueryMessageProcessor(store, kernel.store_config.default_query_max_num).register(processors)
 
 

@@ -8,6 +8,7 @@ from rocketmq_py.assembly.kernel import Kernel
 from rocketmq_py.assembly.topics import install_topics
 from rocketmq_py.broker.hot.responses import with_status
 from rocketmq_py.broker.hot.send import HotSend
+from rocketmq_py.broker.processor.broker_stats import BrokerStatsProcessor
 from rocketmq_py.broker.processor.send_message import SendMessageProcessor
 from rocketmq_py.broker.runtime_info import RuntimeInfo
 from rocketmq_py.broker.send_hooks import SendHooks
@@ -84,6 +85,7 @@ def _install_statistics(kernel: Kernel) -> BrokerStatsManager:
     kernel.periodic.every(DAY_CHECK_SECONDS, statistics.check_day, "day totals", delay=0.0)
     kernel.get(TopicConfigManager).deleted.append(statistics.drop_topic)
     kernel.get(RuntimeInfo).add(statistics.runtime_info)
+    BrokerStatsProcessor(statistics).register(kernel.get(Processors))
     return statistics
 
 

@@ -1,0 +1,108 @@
+"""Plays a recorded client against our servers, in virtual time and at the recorded pace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rocketmq_py.remoting.codec import decode
+from rocketmq_py.remoting.codes import RequestCode
+from rocketmq_py.remoting.command import RemotingCommand
+
+#: Longest time in seconds of virtual time that a request waits for its answer after the last frame was sent.
+PATIENCE = 60.0
+
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One recorded request, the recorded answer, and ours; None where none came."""
+
+    request: Row
+    recorded: Row | None
+    ours: RemotingCommand | None = None
+
+    def __str__(self) -> str:
+        row = self.request
+        return f"{row['server']} {row['code_name']}({row['code']}) {row['extFields']}"
+
+
+@dataclass(slots=True)
+class Client:
+    """One connection of the recorded client."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    answers: dict[int, asyncio.Future[RemotingCommand]] = field(default_factory=dict)
+
+    async def read(self) -> None:
+        """Hand each answer to whoever waits for it; requests of the server are read and left alone."""
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                size = int.from_bytes(await self.reader.readexactly(4), "big")
+                command = decode(await self.reader.readexactly(size))
+                waiting = self.answers.pop(command.opaque, None)
+                if command.is_response and waiting is not None and not waiting.done():
+                    waiting.set_result(command)
+
+
+def exchanges(rows: Iterable[Row]) -> list[Exchange]:
+    """Pair each request that a client sent with the answer that it got."""
+    found: list[Exchange] = []
+    waiting: dict[tuple[int, int], Exchange] = {}
+    for row in rows:
+        place = (row["conn"], row["opaque"])
+        if row["dir"] == "c2s" and row["kind"] in ("request", "oneway"):
+            exchange = Exchange(row, None)
+            found.append(exchange)
+            if row["kind"] == "request":
+                waiting[place] = exchange
+        elif row["dir"] == "s2c" and row["kind"] == "response" and place in waiting:
+            waiting.pop(place).recorded = row
+    return found
+
+
+async def replay(asked: list[Exchange], addresses: dict[str, str]) -> None:
+    """Send the requests to the servers of the given names and fill in the answers."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    clients: dict[int, Client] = {}
+    readers: list[asyncio.Task[None]] = []
+    pending: list[tuple[Exchange, asyncio.Future[RemotingCommand]]] = []
+    for exchange in asked:
+        row = exchange.request
+        await asyncio.sleep(max(began + row["t_ms"] / 1000 - loop.time(), 0))
+        client = clients.get(row["conn"])
+        if client is None:
+            host, _, port = addresses[row["server"]].rpartition(":")
+            client = clients[row["conn"]] = Client(*await asyncio.open_connection(host, int(port)))
+            readers.append(loop.create_task(client.read()))
+        if row["kind"] == "request":
+            future: asyncio.Future[RemotingCommand] = loop.create_future()
+            client.answers[row["opaque"]] = future
+            pending.append((exchange, future))
+        client.writer.write(bytes.fromhex(row["frame_hex"]))
+    if pending:
+        await asyncio.wait([future for _, future in pending], timeout=PATIENCE)
+    for exchange, future in pending:
+        if future.done():
+            exchange.ours = future.result()
+        else:
+            future.cancel()
+    for client in clients.values():
+        client.writer.close()
+    await asyncio.gather(*readers)
+
+
+def topics_before(asked: list[Exchange]) -> list[str]:
+    """Return the topics that existed before the recording began: the first question for their route found it."""
+    found: dict[str, bool] = {}
+    for exchange in asked:
+        if exchange.request["code"] == RequestCode.GET_ROUTEINFO_BY_TOPIC and exchange.recorded is not None:
+            topic = exchange.request["extFields"]["topic"]
+            found.setdefault(topic, exchange.recorded["code"] == 0)
+    return [topic for topic, is_known in found.items() if is_known]
