@@ -27,6 +27,7 @@ STAGES: Final = (
     "long_polling",
     "filter",
     "rebalance",
+    "order",
 )
 
 

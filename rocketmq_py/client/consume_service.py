@@ -8,20 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from rocketmq_py.client.consumer_config import PushConsumerConfig
 from rocketmq_py.client.failure_policy import FailurePolicy
+from rocketmq_py.client.listener_calls import ListenerCalls, restore_topic
 from rocketmq_py.client.process_queue import NOTHING, ProcessQueue
+from rocketmq_py.client.rebalance import QueueClaim
 from rocketmq_py.common import properties as names
-from rocketmq_py.common.environment import Environment, run_in_thread
+from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.message import MessageExt, MessageQueue
-from rocketmq_py.common.topic import retry_topic
 from rocketmq_py.remoting.bodies.heartbeat import MessageModel
 
 logger = logging.getLogger(__name__)
@@ -71,6 +70,42 @@ class ConsumeMessageHook(Protocol):
         ...
 
 
+class ConsumeService(Protocol):
+    """What happens to the messages that were pulled.
+
+    Attributes:
+        keeps_order: messages of one queue are handled one after the other.
+        claim: has a say when queues come and go.
+    """
+
+    keeps_order: bool
+
+    @property
+    def claim(self) -> QueueClaim | None:
+        """See above."""
+        ...
+
+    def start(self) -> None:
+        """Become ready for messages."""
+        ...
+
+    async def stop(self, seconds: float) -> None:
+        """Begin no further call of the listener, wait for those that run, at most `seconds`, and give up the rest."""
+        ...
+
+    def submit(self, queue: MessageQueue, process_queue: ProcessQueue, messages: list[MessageExt]) -> None:
+        """Take messages that were put into the window of their queue."""
+        ...
+
+    async def consume_directly(self, message: MessageExt) -> str:
+        """Give the listener one message outside of any queue and return how it went, as tools name it.
+
+        Raises:
+            Exception: whatever the listener raised.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     queue: MessageQueue
@@ -94,6 +129,9 @@ class ConcurrentConsumeService:
         succeeded, failed: how many messages.
     """
 
+    keeps_order = False
+    claim: QueueClaim | None = None
+
     def __init__(
         self,
         group: str,
@@ -107,30 +145,23 @@ class ConcurrentConsumeService:
         self.succeeded = self.failed = 0
         self._config = config
         self._environment = environment
-        self._listener = listener
-        self._is_async = inspect.iscoroutinefunction(listener) or inspect.iscoroutinefunction(
-            getattr(listener, "__call__", None)  # noqa: B004 - an object whose __call__ is a coroutine function
-        )
+        self._calls = ListenerCalls(listener, config.consume_thread_max, environment)
         self._policy = policy
         self._commit = commit
-        self._retry_topic = retry_topic(group)
+        self._group = group
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
         self._workers: set[asyncio.Task[None]] = set()
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._retries: set[asyncio.TimerHandle] = set()
-        self._threads: ThreadPoolExecutor | None = None
         self._is_stopping = False
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Become ready for jobs."""
-        # In a simulation blocking calls run where the environment says; else listeners get threads of their own,
-        # because there are to be as many as the settings say.
-        if not self._is_async and self._environment.run_blocking is run_in_thread:
-            self._threads = ThreadPoolExecutor(self._config.consume_thread_max, "rocketmq-py-listener")
+        self._calls.start()
 
     async def stop(self, seconds: float) -> None:
         """Begin no further call, wait for those that are running, at most `seconds`, and cancel the rest."""
@@ -144,9 +175,7 @@ class ConcurrentConsumeService:
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
-        if self._threads is not None:
-            # A listener that hangs in its thread is left behind; it cannot commit any more.
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._calls.close()
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
@@ -181,7 +210,7 @@ class ConcurrentConsumeService:
         context = ConsumeContext(job.queue)
         now = str(self._environment.clock.wall_ms())
         for message in job.messages:
-            self._restore_topic(message)
+            restore_topic(message, self._group)
             message.properties[names.CONSUME_START_TIME] = now
         self._call_hooks("before", job.messages, context)
         status = await self.call(job.messages, context)
@@ -193,28 +222,17 @@ class ConcurrentConsumeService:
     async def call(self, messages: Sequence[MessageExt], context: ConsumeContext) -> ConsumeStatus:
         """Call the listener; an exception is logged and means RECONSUME_LATER."""
         try:
-            return await self.call_listener(messages, context) or ConsumeStatus.CONSUME_SUCCESS
+            return await self._calls.call(messages, context) or ConsumeStatus.CONSUME_SUCCESS
         except Exception:
             # Broad on purpose: the application may raise anything.
             logger.exception("the listener failed with %d messages of %s", len(messages), context.queue)
             return ConsumeStatus.RECONSUME_LATER
 
-    async def call_listener(self, messages: Sequence[MessageExt], context: ConsumeContext) -> ConsumeStatus | None:
-        """Call the listener, in a thread if it is a plain function, and let its exceptions through."""
-        if self._is_async:
-            result: Any = self._listener(messages, context)
-        elif self._threads is not None:
-            loop = asyncio.get_running_loop()
-            result = await loop.run_in_executor(self._threads, self._listener, messages, context)
-        else:
-            result = await self._environment.run_blocking(self._listener, messages, context)
-        status: ConsumeStatus | None = await result if inspect.isawaitable(result) else result
-        return status
-
-    def _restore_topic(self, message: MessageExt) -> None:
-        """Give a message of the retry topic the name of its first topic back."""
-        if message.topic == self._retry_topic:
-            message.topic = message.properties.get(names.RETRY_TOPIC, message.topic)
+    async def consume_directly(self, message: MessageExt) -> str:
+        """See `ConsumeService.consume_directly`."""
+        context = ConsumeContext(MessageQueue(message.topic, message.broker_name, message.queue_id))
+        status = await self._calls.call([message], context)
+        return "CR_LATER" if status is ConsumeStatus.RECONSUME_LATER else "CR_SUCCESS"
 
     async def _finish(self, job: _Job, context: ConsumeContext, status: ConsumeStatus) -> None:
         last_done = context.ack_index if status is ConsumeStatus.CONSUME_SUCCESS else -1

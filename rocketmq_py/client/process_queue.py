@@ -11,6 +11,7 @@ Source: `ProcessQueue`, RocketMQ 5.3.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 from rocketmq_py.common.message import MessageExt
@@ -86,6 +87,15 @@ class ProcessQueue:
             if removed is not None:
                 self.size -= len(removed.body)
         return next(iter(self._messages), self._max_offset + 1)
+
+    def after(self, offset: int, count: int) -> list[MessageExt]:
+        """Return up to `count` cached messages behind an offset, in order; they stay cached."""
+        following = (message for at, message in self._messages.items() if at > offset)
+        return list(itertools.islice(following, count))
+
+    def until(self, offset: int) -> list[MessageExt]:
+        """Return the cached messages up to an offset, itself included."""
+        return list(itertools.takewhile(lambda message: message.queue_offset <= offset, self._messages.values()))
 
     def clear(self) -> None:
         """Forget everything."""

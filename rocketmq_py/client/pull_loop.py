@@ -13,15 +13,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
 from typing import Final, Protocol
 
+from rocketmq_py.client.consume_service import ConsumeService
 from rocketmq_py.client.consumer_config import PushConsumerConfig
 from rocketmq_py.client.errors import BrokerResponseError
 from rocketmq_py.client.process_queue import ProcessQueue
 from rocketmq_py.client.pull_api import PullApi, PullRequest, PullResult, PullStatus
 from rocketmq_py.common.errors import RocketMQError
-from rocketmq_py.common.message import MessageExt, MessageQueue
+from rocketmq_py.common.message import MessageQueue
 from rocketmq_py.common.topic import is_retry_topic
 from rocketmq_py.remoting.bodies.heartbeat import MessageModel
 from rocketmq_py.remoting.bodies.subscription import SubscriptionData
@@ -60,16 +60,17 @@ class PullingConsumer(Protocol):
         ...
 
 
-def flow_control(process_queue: ProcessQueue, config: PushConsumerConfig) -> str | None:
+def flow_control(process_queue: ProcessQueue, config: PushConsumerConfig, keeps_order: bool = False) -> str | None:
     """Return why a queue may not be pulled now, or None.
 
-    Each limit is a setting: messages, MiB of bodies (whole ones), and distance between first and last offset.
+    Each limit is a setting: messages, MiB of bodies (whole ones), and distance between first and last offset. In order
+    the distance says nothing: what is finished is always the front.
     """
     if len(process_queue) > config.pull_threshold_for_queue:
         return "messages"
     if process_queue.size >> 20 > config.pull_threshold_size_for_queue:
         return "size"
-    if process_queue.span > config.consume_concurrently_max_span:
+    if not keeps_order and process_queue.span > config.consume_concurrently_max_span:
         return "span"
     return None
 
@@ -81,7 +82,7 @@ class PullLoop:
         api: makes pulls.
         config: the settings.
         consumer: whose queues.
-        deliver: takes what was found.
+        service: takes what was found.
 
     Attributes:
         pauses: how often each limit stopped a pull.
@@ -93,14 +94,14 @@ class PullLoop:
         api: PullApi,
         config: PushConsumerConfig,
         consumer: PullingConsumer,
-        deliver: Callable[[MessageQueue, ProcessQueue, list[MessageExt]], None],
+        service: ConsumeService,
     ) -> None:
         self.pauses: Counter[str] = Counter()
         self.pulls = 0
         self._api = api
         self._config = config
         self._consumer = consumer
-        self._deliver = deliver
+        self._service = service
 
     async def run(self, queue: MessageQueue, process_queue: ProcessQueue, offset: int) -> None:
         """Pull from `offset` on until the queue is dropped or the task is cancelled."""
@@ -110,7 +111,7 @@ class PullLoop:
             if self._consumer.is_paused or subscription is None:
                 await asyncio.sleep(PAUSED_SECONDS)
                 continue
-            reason = flow_control(process_queue, self._config)
+            reason = flow_control(process_queue, self._config, self._service.keeps_order)
             if reason is not None:
                 self.pauses[reason] += 1
                 await asyncio.sleep(FLOW_CONTROL_SECONDS)
@@ -148,7 +149,7 @@ class PullLoop:
     async def _take(self, queue: MessageQueue, process_queue: ProcessQueue, result: PullResult) -> None:
         if result.messages:
             process_queue.put(result.messages)
-            self._deliver(queue, process_queue, result.messages)
+            self._service.submit(queue, process_queue, result.messages)
             if self._config.pull_interval:
                 await asyncio.sleep(self._config.pull_interval / 1_000)
         elif not process_queue:

@@ -23,12 +23,12 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
 from rocketmq_py.client.allocation import AllocationStrategy, Averagely
-from rocketmq_py.client.consume_service import ConcurrentConsumeService, ConsumeContext, ConsumeStatus, Listener
+from rocketmq_py.client.consume_service import ConcurrentConsumeService, ConsumeService, Listener
 from rocketmq_py.client.consumer_config import PushConsumerConfig
 from rocketmq_py.client.consumer_requests import ConsumerRequests
 from rocketmq_py.client.errors import ClientError, ClientStateError, NoRouteError
@@ -40,7 +40,13 @@ from rocketmq_py.client.process_queue import ProcessQueue
 from rocketmq_py.client.pull_api import PullApi
 from rocketmq_py.client.pull_loop import PullLoop
 from rocketmq_py.client.push_consumer_info import describe
-from rocketmq_py.client.rebalance import AllQueues, AssignmentSource, OwnShare, Rebalancer, RebalanceService
+from rocketmq_py.client.rebalance import (
+    AllQueues,
+    AssignmentSource,
+    OwnShare,
+    Rebalancer,
+    RebalanceService,
+)
 from rocketmq_py.client.start_offset import StartOffset
 from rocketmq_py.client.validators import check_consumer_group
 from rocketmq_py.common.environment import Environment, system_environment
@@ -58,6 +64,15 @@ logger = logging.getLogger(__name__)
 
 #: Seconds before offsets are stored for the first time.
 FIRST_PERSIST: Final = 10.0
+
+
+@runtime_checkable
+class ServiceMaker(Protocol):
+    """A listener that decides how its messages are handled."""
+
+    def make_service(self, consumer: PushConsumer) -> ConsumeService:
+        """Return the service of a consumer that is about to start."""
+        ...
 
 
 class PushConsumer:
@@ -102,7 +117,7 @@ class PushConsumer:
         self.failure_policy: FailurePolicy = RetryLocally()
         self.api = PullApi(self.instance, group)
         self._subscriptions: dict[str, SubscriptionData] = {}
-        self._listener: Listener | None = None
+        self._listener: Listener | ServiceMaker | None = None
         self._queues: dict[MessageQueue, ProcessQueue] = {}
         self._pulls: dict[MessageQueue, asyncio.Task[None]] = {}
         # Queues that were taken over and are not pulled yet, with the offset to begin at.
@@ -150,11 +165,12 @@ class PushConsumer:
         if self._is_running:
             self.wake_rebalance()
 
-    def register_listener(self, listener: Listener) -> None:
+    def register_listener(self, listener: Listener | ServiceMaker) -> None:
         """Name the function that handles messages: `listener(messages, context)`.
 
         A plain function runs in a thread, a coroutine function on the event loop. It fails by raising or by returning
-        `ConsumeStatus.RECONSUME_LATER`.
+        `ConsumeStatus.RECONSUME_LATER`. A `ServiceMaker` around a function has messages handled in another way, such
+        as in order.
         """
         self._listener = listener
 
@@ -179,7 +195,7 @@ class PushConsumer:
             await self._leave()
             raise
 
-    async def _start(self, listener: Listener) -> None:
+    async def _start(self, listener: Listener | ServiceMaker) -> None:
         is_clustering = self.config.message_model is MessageModel.CLUSTERING
         instance = self.instance
         if is_clustering:
@@ -188,12 +204,16 @@ class PushConsumer:
         self.offsets = self._make_offset_store(is_clustering)
         await self.offsets.load()
         self.start_offset = StartOffset(instance, self.config, self.offsets)
-        self.service = ConcurrentConsumeService(
-            self._group, self.config, instance.environment, listener, self.failure_policy, self._commit
-        )
-        self.pull_loop = PullLoop(self.api, self.config, self, self.service.submit)
+        self.service: ConsumeService
+        if isinstance(listener, ServiceMaker):
+            self.service = listener.make_service(self)
+        else:
+            self.service = ConcurrentConsumeService(
+                self._group, self.config, instance.environment, listener, self.failure_policy, self.commit
+            )
+        self.pull_loop = PullLoop(self.api, self.config, self, self.service)
         source: AssignmentSource = OwnShare(instance, self._group, self._strategy) if is_clustering else AllQueues()
-        self.rebalancer = Rebalancer(instance, self._subscriptions.keys, source, self)
+        self.rebalancer = Rebalancer(instance, self._subscriptions.keys, source, self, self.service.claim)
         self._rebalance_service = RebalanceService(self._rebalance, self._group)
         ConsumerRequests.of(instance).add(self)
         self._is_running = True
@@ -251,8 +271,9 @@ class PushConsumer:
         await self._stop_pulls(list(self._pulls))
         await self.service.stop(self.config.await_termination_millis_when_shutdown / 1_000)
         await self.persist_offsets()
-        for process_queue in self._queues.values():
+        for queue, process_queue in self._queues.items():
             process_queue.is_dropped = True
+            await self._let_go(queue)
         await self._leave()
 
     async def _leave(self) -> None:
@@ -331,14 +352,11 @@ class PushConsumer:
 
     async def consume_directly(self, message: MessageExt) -> bytes:
         """Let the listener handle one message outside of any queue; commits nothing."""
-        context = ConsumeContext(MessageQueue(message.topic, message.broker_name, message.queue_id))
         loop = asyncio.get_running_loop()
         began = loop.time()
         result = ConsumeMessageDirectlyResult()
         try:
-            status = await self.service.call_listener([message], context)
-            if status is ConsumeStatus.RECONSUME_LATER:
-                result.consume_result = "CR_LATER"
+            result.consume_result = await self.service.consume_directly(message)
         except Exception as error:
             # Broad on purpose: whatever the application raised is the answer.
             result.consume_result = "CR_THROW_EXCEPTION"
@@ -382,7 +400,12 @@ class PushConsumer:
         await self._stop_pulls([queue])
         await self.offsets.persist([queue])
         self.offsets.forget(queue)
+        await self._let_go(queue)
         logger.info("group %s gives up %s", self._group, queue)
+
+    async def _let_go(self, queue: MessageQueue) -> None:
+        if self.service.claim is not None:
+            await self.service.claim.after_drop(queue)
 
     async def queues_changed(self, topic: str, queues: Sequence[MessageQueue], mine: Sequence[MessageQueue]) -> None:
         """Give the subscription a new version, tell the brokers and who wants to know, and pull what was taken over."""
@@ -435,7 +458,8 @@ class PushConsumer:
         await self.give_up(queue)
         self.wake_rebalance()
 
-    def _commit(self, queue: MessageQueue, process_queue: ProcessQueue, offset: int) -> None:
+    def commit(self, queue: MessageQueue, process_queue: ProcessQueue, offset: int) -> None:
+        """Remember that everything before an offset is finished; brokers hear of it every 5 s."""
         self.offsets.update(queue, offset)
 
     # --- heartbeats ---------------------------------------------------------------------------------------------------

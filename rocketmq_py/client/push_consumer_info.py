@@ -25,7 +25,7 @@ def describe(consumer: PushConsumer) -> bytes:
     properties[info.PROP_NAMESERVER_ADDR] = "".join(f"{address};" for address in config.namesrv_addr.split(";"))
     properties[info.PROP_CONSUME_TYPE] = ConsumeType.CONSUME_PASSIVELY.value
     properties[info.PROP_CLIENT_VERSION] = CLIENT_VERSION
-    properties[info.PROP_CONSUMEORDERLY] = "false"
+    properties[info.PROP_CONSUMEORDERLY] = str(consumer.service.keeps_order).lower()
     properties[info.PROP_THREADPOOL_CORE_SIZE] = str(config.consume_thread_max)
     properties[info.PROP_CONSUMER_START_TIMESTAMP] = str(consumer.started_ms)
     table = {

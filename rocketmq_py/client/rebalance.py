@@ -55,6 +55,10 @@ class QueueClaim(Protocol):
         """Return whether the queue may be given up now."""
         ...
 
+    async def after_drop(self, queue: MessageQueue) -> None:
+        """The queue was given up and how far it came is stored: its next owner may begin."""
+        ...
+
 
 class QueueOwner(Protocol):
     """The consumer whose queues are rebalanced."""
@@ -130,9 +134,7 @@ class Rebalancer:
         topics: returns the subscribed topics.
         source: says what is whose.
         owner: the consumer.
-
-    Attributes:
-        claims: asked before a queue is taken over or given up.
+        claim: asked before a queue is taken over or given up.
     """
 
     def __init__(
@@ -141,8 +143,9 @@ class Rebalancer:
         topics: Callable[[], Collection[str]],
         source: AssignmentSource,
         owner: QueueOwner,
+        claim: QueueClaim | None = None,
     ) -> None:
-        self.claims: list[QueueClaim] = []
+        self._claim = claim
         self._instance = instance
         self._topics = topics
         self._source = source
@@ -155,8 +158,19 @@ class Rebalancer:
             is_balanced &= await self._rebalance_topic(topic)
         subscribed = set(self._topics())
         for queue in [queue for queue in self._owner.owned() if queue.topic not in subscribed]:
-            await self._owner.give_up(queue)
+            is_balanced &= await self._give_up(queue)
         return is_balanced
+
+    async def _give_up(self, queue: MessageQueue) -> bool:
+        if self._claim is not None and not await self._claim.before_drop(queue):
+            return False
+        await self._owner.give_up(queue)
+        return True
+
+    async def _take(self, queue: MessageQueue) -> bool:
+        if self._claim is not None and not await self._claim.before_add(queue):
+            return False
+        return await self._owner.take(queue)
 
     async def _rebalance_topic(self, topic: str) -> bool:
         route = self._instance.routes.get(topic)
@@ -175,12 +189,9 @@ class Rebalancer:
         changed = False
         owned = {queue for queue in self._owner.owned() if queue.topic == topic}
         for queue in sorted(owned - wanted):
-            if all([await claim.before_drop(queue) for claim in self.claims]):
-                await self._owner.give_up(queue)
-                changed = True
+            changed |= await self._give_up(queue)
         for queue in sorted(wanted - owned):
-            if all([await claim.before_add(queue) for claim in self.claims]) and await self._owner.take(queue):
-                changed = True
+            changed |= await self._take(queue)
         if changed:
             await self._owner.queues_changed(topic, queues, sorted(wanted))
         return {queue for queue in self._owner.owned() if queue.topic == topic} == wanted

@@ -43,6 +43,7 @@ class Cluster:
         environment: clock, randomness, files; None: those of a real process.
         config: settings of every broker; names and addresses are filled in.
         store_config: settings of every store; its folder is filled in.
+        namesrv_config: settings of every name server; port and paths are filled in.
 
     Attributes:
         namesrvs: the name servers.
@@ -59,6 +60,7 @@ class Cluster:
         environment: Environment | None = None,
         config: BrokerConfig | None = None,
         store_config: MessageStoreConfig | None = None,
+        namesrv_config: NamesrvConfig | None = None,
     ) -> None:
         self.folder = os.fspath(folder)
         self.environment = environment or system_environment()
@@ -69,6 +71,7 @@ class Cluster:
         self._through = through
         self._config = config or BrokerConfig()
         self._store_config = store_config or SMALL_STORE
+        self._namesrv_config = namesrv_config or NamesrvConfig()
         self._stack = contextlib.AsyncExitStack()
 
     @property
@@ -107,7 +110,8 @@ class Cluster:
     async def start_namesrv(self, name: str, port: int = 0) -> Namesrv:
         """Start one more name server, with files of its own; the cluster stops it at its end."""
         path = os.path.join(self.folder, name, "kvConfig.json")
-        namesrv = Namesrv(NamesrvConfig(listen_port=port, kv_config_path=path), self.environment)
+        config = replace(self._namesrv_config, listen_port=port, kv_config_path=path)
+        namesrv = Namesrv(config, self.environment)
         await namesrv.start()
         self._stack.push_async_callback(namesrv.stop)
         return namesrv
