@@ -139,9 +139,7 @@ class Broker(Server):
 
 def write_topics(store: Path, topics: Iterable[str], queues: int) -> None:
     """Write the table of topics that a broker reads when it starts."""
-    rows = {
-        name: {"topicName": name, "readQueueNums": queues, "writeQueueNums": queues, "perm": 6} for name in topics
-    }
+    rows = {name: {"topicName": name, "readQueueNums": queues, "writeQueueNums": queues, "perm": 6} for name in topics}
     path = store / "config" / "topics.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"topicConfigTable": rows, "dataVersion": {"counter": 1, "timestamp": 1}}))
@@ -185,9 +183,7 @@ def first_send_seconds(core: int | None) -> float:
     frame = send_frames("FirstSend", 1, 128)[0].data.replace(OPAQUE, b"1000000001")
     store, port = Path(tempfile.mkdtemp(prefix="rocketmq-py-bench-")), free_port()
     begin = time.perf_counter()
-    process = start_pinned(
-        broker_command(store, port, {}), core, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = start_pinned(broker_command(store, port, {}), core, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until(lambda: _accepts_a_send(port, frame))
         return time.perf_counter() - begin

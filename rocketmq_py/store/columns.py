@@ -106,12 +106,14 @@ class Columns:
         store_timestamps: broker's clock at the append, milliseconds since 1970.
         sys_flags: the record's system flag.
         properties: the properties text as stored; index keys and light queues are found in it when needed.
+        keys: the index's keys; None for a record whose keys are still to be found in its properties.
         units: queue offsets that the record takes: 1, or the number of messages of an inner batch, or 0.
         arrivals: the same records by queue, without those that are in none; made by `group`.
     """
 
     __slots__ = (
         "arrivals",
+        "keys",
         "physical_offsets",
         "properties",
         "queue_offsets",
@@ -133,6 +135,7 @@ class Columns:
         self.sys_flags: list[int] = []
         self.properties: list[bytes] = []
         self.units: list[int] = []
+        self.keys: list[tuple[bytes, ...] | None] = []
         self.arrivals: list[Arrivals] = []
 
     def add(
@@ -157,6 +160,7 @@ class Columns:
         self.sys_flags.append(sys_flag)
         self.properties.append(properties)
         self.units.append(units)
+        self.keys.append(None)
 
     def __len__(self) -> int:
         return len(self.slots)

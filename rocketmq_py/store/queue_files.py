@@ -24,6 +24,11 @@ logger = logging.getLogger(__name__)
 #: Descriptors that are kept open for reading.
 MAX_DESCRIPTORS: Final = 2_048
 
+#: Bytes that are read at once where fewer are asked for: 204 units.
+WINDOW_SIZE: Final = 4_080
+#: Queues whose last read is kept; beyond it all begin anew.
+MAX_WINDOWS: Final = 1_024
+
 Key = tuple[str, int]
 
 
@@ -49,6 +54,8 @@ class QueueFiles:
         self._filler = filler
         self._max_descriptors = max_descriptors
         self._descriptors: OrderedDict[tuple[Key, int], int] = OrderedDict()
+        # By queue: first position, end, and the bytes between.
+        self._windows: dict[Key, tuple[int, int, bytes]] = {}
 
     # --- finding ------------------------------------------------------------------------------------------------------
 
@@ -69,11 +76,28 @@ class QueueFiles:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def read(self, key: Key, position: int, size: int) -> bytes | None:
-        """Return bytes of one file, fewer at its end; None if reading them would wait for the disk."""
+    def read(self, key: Key, position: int, size: int, limit: int) -> bytes | None:
+        """Return bytes of one file, fewer at its end; None if reading them would wait for the disk.
+
+        Up to `limit`, which is where the written bytes end, nothing changes until it is cut or deleted. So the bytes
+        behind those that are asked for are read along and kept: the same reader will ask for them next.
+        """
+        known = self._windows.get(key)
+        if known is not None and known[0] <= position and position + size <= known[1]:
+            at = position - known[0]
+            return known[2][at : at + size]
         start = position - position % self.file_size
         fd = self._descriptor(key, start)
-        return self._files.pread_cached(fd, min(size, start + self.file_size - position), position - start)
+        end = start + self.file_size
+        size = min(size, end - position)
+        wanted = min(max(size, min(WINDOW_SIZE, limit - position)), end - position)
+        data = self._files.pread_cached(fd, wanted, position - start)
+        if data is None or len(data) <= size:
+            return data
+        if len(self._windows) >= MAX_WINDOWS:
+            self._windows.clear()
+        self._windows[key] = (position, position + len(data), data)
+        return data[:size]
 
     def read_blocking(self, key: Key, position: int, size: int) -> bytes:
         """Return bytes of one file, waiting for the disk if need be; nothing if there is no such file."""
@@ -165,7 +189,11 @@ class QueueFiles:
     # --- cutting and deleting -----------------------------------------------------------------------------------------
 
     def cut(self, key: Key, end: int) -> None:
-        """Remove everything at and behind a position: later files go, the rest of its file becomes zeros. Blocks."""
+        """Remove everything at and behind a position: later files go, the rest of its file becomes zeros.
+
+        Blocks. Nobody may read what is being cut.
+        """
+        self._windows.pop(key, None)
         for start in self.starts(key):
             if start >= end:
                 self.delete(key, start)
@@ -180,6 +208,7 @@ class QueueFiles:
 
     def delete(self, key: Key, start: int) -> None:
         """Delete one file. Blocks."""
+        self._windows.pop(key, None)
         self.release(key, start)
         self._files.unlink(self.path(key, start))
 

@@ -4,8 +4,9 @@
     2 decide  where the log ends (`log_tail.py`), from where its records are dispatched again
     3 act     set the torn end aside, cut checks, log, queues and index, dispatch again, go on from there
 
-Nothing is written before everything is decided, and each step of acting can be interrupted: the next start decides the
-same again. What it costs depends on what the last process had not finished, not on how much the store holds.
+Nothing is written before everything is decided, and each step of acting can be interrupted: the abort file is there
+before the first, so the next start decides the same again. What it costs depends on what the last process had not
+finished, not on how much the store holds.
 
 Source: `CommitLog#recoverNormally`, `#recoverAbnormally`, RocketMQ 5.3.
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.record import RecordState
@@ -23,38 +23,24 @@ from rocketmq_py.store.block_checks import BlockChecks
 from rocketmq_py.store.checkpoint import StoreCheckpoint
 from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.consume_queue_store import AnyQueue, ConsumeQueueStore
-from rocketmq_py.store.derived_manifest import DerivedManifest, Manifest, ManifestQueue, find_missing
+from rocketmq_py.store.derived_manifest import (
+    DerivedIndex,
+    DerivedManifest,
+    Manifest,
+    ManifestQueue,
+    find_missing,
+    index_of,
+)
 from rocketmq_py.store.errors import StoreCorruptError
-from rocketmq_py.store.flushed_position import FlushedPosition
-from rocketmq_py.store.log_tail import DamagedRange, LogTail, check_at, find_tail
+from rocketmq_py.store.flushed_position import FlushedPosition, read_boot_id
+from rocketmq_py.store.log_tail import DamagedRange, LogTail, find_tail
 from rocketmq_py.store.message_store import MessageStore
 from rocketmq_py.store.rebuild import dispatch_again, settle
+from rocketmq_py.store.record_search import check_at
 from rocketmq_py.store.run_state import RunState
 from rocketmq_py.store.set_aside import set_aside
 
 logger = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class RecoverableIndex(Protocol):
-    """What recovery needs of the index, if there is one."""
-
-    @property
-    def end_physical_offset(self) -> int:
-        """Offset of the last record that was indexed; -1 if there is no file."""
-        ...
-
-    def names(self) -> list[str]:
-        """Return the names of the files."""
-        ...
-
-    def truncate(self, physical_offset: int) -> None:
-        """Drop the files that know records at or behind an offset; what they held is dispatched again. Blocks."""
-        ...
-
-    def destroy(self) -> None:
-        """Delete all files. Blocks."""
-        ...
 
 
 @dataclass(slots=True)
@@ -70,7 +56,7 @@ class RecoveryReport:
         damages: what was damaged before the flushed position.
         dispatched_from: from where records were dispatched again; equal to `end` if none were.
         rebuilt_queues: queues that were missing or damaged, as `topic-queue`.
-        is_index_rebuilt: index files were missing.
+        index_rebuilt_from: offset from which on the index was made again; None if it was good as it was.
     """
 
     was_clean: bool
@@ -81,7 +67,7 @@ class RecoveryReport:
     damages: list[DamagedRange] = field(default_factory=list)
     dispatched_from: int = 0
     rebuilt_queues: list[str] = field(default_factory=list)
-    is_index_rebuilt: bool = False
+    index_rebuilt_from: int | None = None
 
 
 class Recovery:
@@ -89,6 +75,7 @@ class Recovery:
 
     Attributes:
         report: what the last call of `recover` found and did.
+        is_done: it came to its end: the store agrees with its log.
     """
 
     def __init__(
@@ -101,10 +88,13 @@ class Recovery:
         position: FlushedPosition,
         checks: BlockChecks,
         manifest: DerivedManifest,
+        process_id: int,
     ) -> None:
         self.report = RecoveryReport(was_clean=True)
+        self.is_done = False
         self._environment = environment
         self._root_dir = root_dir
+        self._process_id = process_id
         self._run_state = run_state
         self._checkpoint = checkpoint
         self._position = position
@@ -117,28 +107,40 @@ class Recovery:
         Raises:
             StoreCorruptError: the log lacks what it must hold; nothing was written.
         """
-        log, queues, index = store.commit_log, store.queues, _recoverable(store.index)
-        self.report = report = RecoveryReport(self._run_state.was_clean)
+        log, queues, index = store.commit_log, store.queues, index_of(store)
         self._checkpoint.load(self._environment.clock.wall_ms())
         self._position.load()
+        # Either mark may be lost: a stop in order left both.
+        self.report = report = RecoveryReport(self._run_state.was_clean and self._position.is_stopped)
         manifest = self._manifest.load()
         self._require_both_ends(log)
 
-        tail = self._find_tail(log, report.was_clean)
+        boot_id = read_boot_id(self._environment.files)
+        was_killed = bool(boot_id) and boot_id == self._position.boot_id
+        tail = self._find_tail(log, report.was_clean, was_killed)
         lost_queues = find_missing(manifest, {queue.key: queue for queue in queues}) if manifest else []
-        lost_index = index is not None and manifest is not None and not set(manifest.index) <= set(index.names())
-        start = self._dispatch_start(log, queues, index, tail, bool(lost_queues) or lost_index)
+        keep_index = self._index_to_keep(index, manifest, tail, was_killed or report.was_clean)
+        start = self._dispatch_start(log, queues, tail, manifest, was_killed)
+        if lost_queues:
+            start = log.min_offset
+        if index is not None and keep_index is not None:
+            start = min(start, max(keep_index, log.min_offset))
 
-        self._cut(log, queues, index, tail)
+        self._run_state.mark_running(self._process_id)
+        if not report.was_clean:
+            self._doubt_unsynced(queues, manifest, was_killed)
+        self._cut(log, queues, tail)
         self._drop_damaged(queues, lost_queues)
-        if index is not None and lost_index:
-            logger.error("index files are missing and will be made again from the log")
-            index.destroy()
-            report.is_index_rebuilt = True
+        if index is not None and keep_index is not None:
+            index.truncate(keep_index)
+            report.index_rebuilt_from = keep_index
         report.dispatched_from = min(start, tail.end)
         for begin, end in _intact(report.dispatched_from, tail):
             dispatch_again(store, begin, end)
         settle(store, tail.end)
+        self._position.boot_id, self._position.is_stopped = boot_id, False
+        self._position.min_offset = log.min_offset
+        self.is_done = True
         self._tell(report)
 
     # --- look and decide ----------------------------------------------------------------------------------------------
@@ -154,11 +156,11 @@ class Recovery:
             log.files.folder,
             f"a commit log from {position.min_offset} to {position.offset} or later",
             f"one that begins at {log.min_offset}" if files else "no file",
-            "Put the missing files back from a replica or a backup; "
-            f"to go on without them, remove {position.path} and start again",
+            "Put the missing files back from a replica or a backup; to go on without them, or if RocketMQ's own broker "
+            f"deleted them by age in between, remove {position.path} and start again",
         )
 
-    def _find_tail(self, log: CommitLog, was_clean: bool) -> LogTail:
+    def _find_tail(self, log: CommitLog, was_clean: bool, was_killed: bool) -> LogTail:
         files = log.files.mapped_files
         if not files:
             return LogTail(0)
@@ -166,34 +168,65 @@ class Recovery:
         if flushed is not None:
             # The last byte that is known to be there is in this file; what comes before is believed until it is read.
             file = log.files.find(max(flushed - 1, 0)) or files[-1]
-            start = file.start
+            # A block check is a hundred times as fast as a look at every record in the block.
+            start = flushed if self._checks.is_intact(file.start, min(flushed, file.end)) else file.start
         elif was_clean:
             start = files[max(len(files) - 3, 0)].start
         else:
             start = newest_file_before(log, self._checkpoint.min_timestamp)
         self.report.scanned_from = start
         flushed_ms = self._checkpoint.physic_msg_timestamp
-        return find_tail(log, self._checks, start, flushed, flushed_ms, was_clean=was_clean)
+        return find_tail(log, self._checks, start, flushed, flushed_ms, was_clean=was_clean, was_killed=was_killed)
 
     def _dispatch_start(
-        self, log: CommitLog, queues: ConsumeQueueStore, index: RecoverableIndex | None, tail: LogTail, is_lost: bool
+        self, log: CommitLog, queues: ConsumeQueueStore, tail: LogTail, manifest: Manifest | None, was_killed: bool
     ) -> int:
         """Return from where records are dispatched again; dispatching too many is slow and changes nothing."""
-        dispatched = queues.max_physical_offset
-        if is_lost or dispatched < log.min_offset:
-            return log.min_offset
+        if self._position.offset is not None:
+            if self.report.was_clean:
+                return tail.end
+            synced = manifest.dispatched if manifest is not None else 0
+            start = self._position.queues_written if was_killed else synced
+            return min(max(start, log.min_offset), tail.end)
         if self.report.was_clean:
-            start = min(dispatched, tail.end)
             # Records are dispatched in order, so the queue that got the last one says how far all had got.
+            start = min(max(queues.max_physical_offset, log.min_offset), tail.end)
             return start if check_at(log, start).state is not RecordState.INVALID else tail.end
-        start = newest_file_before(log, self._checkpoint.min_timestamp)
-        if index is not None and 0 <= index.end_physical_offset < start:
-            start = max(log.min_offset, index.end_physical_offset)
-        return start
+        return newest_file_before(log, self._checkpoint.min_timestamp)
+
+    def _index_to_keep(
+        self, index: DerivedIndex | None, manifest: Manifest | None, tail: LogTail, is_trusted: bool
+    ) -> int | None:
+        """Return the offset from which on the index is made again; None if it is good as it is.
+
+        An index file is changed all over while it is the newest, so after a power cut it is a mixture of old and new
+        pages. Files that were completed and flushed before the checkpoint are not touched by that.
+        """
+        if index is None:
+            return None
+        if manifest is not None and not set(manifest.index) <= set(index.names()):
+            return 0
+        files = index.files
+        doubtful = [
+            file.begin_physical_offset
+            for file in files
+            if file.end_physical_offset >= tail.end
+            or (not is_trusted and file.end_timestamp > self._checkpoint.index_msg_timestamp)
+        ]
+        if index.is_damaged:
+            doubtful.append(files[-1].end_physical_offset if files else 0)
+        if not doubtful:
+            return None
+        keep = min(doubtful)
+        for file in reversed(files):
+            # The keys of one record may lie in two files; then both are made again.
+            if file.end_physical_offset >= keep:
+                keep = min(keep, file.begin_physical_offset)
+        return keep
 
     # --- act ----------------------------------------------------------------------------------------------------------
 
-    def _cut(self, log: CommitLog, queues: ConsumeQueueStore, index: RecoverableIndex | None, tail: LogTail) -> None:
+    def _cut(self, log: CommitLog, queues: ConsumeQueueStore, tail: LogTail) -> None:
         report = self.report
         report.end, report.damages = tail.end, tail.damages
         if tail.leftover_end > tail.end:
@@ -209,13 +242,26 @@ class Recovery:
                 report.set_aside,
             )
         self._checks.cut(tail.end)
-        log.truncate(tail.end)
+        flushed = self._position.offset
+        log.truncate(tail.end, None if report.was_clean else tail.leftover_end)
+        if not report.was_clean:
+            # What a killed process had written is in the page cache; it counts as flushed from here on.
+            log.flush_files(flushed or log.min_offset, tail.end)
+            self._checks.extend(tail.start if flushed is None else flushed, tail.end)
         if log.files.mapped_files:
             queues.truncate(tail.end)
         else:
             queues.destroy()
-        if index is not None:
-            index.truncate(tail.end)
+
+    def _doubt_unsynced(self, queues: ConsumeQueueStore, manifest: Manifest | None, was_killed: bool) -> None:
+        """Remove from queues what was not on disk for certain when the power went; it is dispatched again."""
+        ends = {(listed.topic, listed.queue_id): listed.end for listed in manifest.queues} if manifest else {}
+        for queue in queues:
+            if was_killed:
+                queues.flush.note_unsynced(queue, max(ends.get(queue.key, 0), queue.first))
+            elif manifest is not None or self._position.offset is not None:
+                queue.keep(ends.get(queue.key, 0))
+            # Else they are RocketMQ's files: as there, the last three of a queue were looked at, the rest is believed.
 
     def _drop_damaged(self, queues: ConsumeQueueStore, lost: list[ManifestQueue]) -> None:
         for listed in lost:
@@ -235,16 +281,6 @@ class Recovery:
             report.scanned_from,
             report.end,
             report.dispatched_from,
-        )
-
-    def describe(self, store: MessageStore) -> Manifest:
-        """Return the manifest of what the files of a running store hold now."""
-        index = _recoverable(store.index)
-        listed = [ManifestQueue(queue.topic, queue.queue_id, queue.first, queue.flushed) for queue in store.queues]
-        return Manifest(
-            store.commit_log.min_offset,
-            [queue for queue in listed if queue.flushed > queue.first],
-            index.names() if index is not None else [],
         )
 
 
@@ -275,7 +311,3 @@ def _empty(queue: AnyQueue) -> None:
         queue.min_offset, queue.max_offset = -1, 0
     else:
         queue.min_offset = 0
-
-
-def _recoverable(index: object) -> RecoverableIndex | None:
-    return index if isinstance(index, RecoverableIndex) else None
