@@ -40,8 +40,9 @@ def things_of(kernel: Kernel) -> Iterator[Thing]:
         yield from (("arrival listener", type(listener).__name__) for listener in dispatchers.listeners)
     for part in kernel.parts:
         # Put hooks, send hooks and whatever a later stage has of the kind.
-        for hook in getattr(part.part, "hooks", ()):
-            yield "hook", f"{hook.name} of {part.kind.__name__}, triggers {_joined(hook.triggers)}"
+        hooks = getattr(part.part, "hooks", None)
+        if isinstance(hooks, tuple):
+            yield from (("hook", f"{hook.name}, triggers {_joined(hook.triggers)}") for hook in hooks)
     if kernel.has(Processors):
         processors = kernel.get(Processors)
         for registration in processors.registrations():

@@ -7,7 +7,6 @@ the course shows only the groups whose subsystem it has.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -41,6 +40,9 @@ def _is_there(module: str) -> bool:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        # Slow to import, and of no use to a server that starts.
+        import importlib.metadata
+
         print(f"rocketmq_py {importlib.metadata.version('rocketmq-py')}")
         raise typer.Exit()
 
