@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rocketmq_py.store.verify import verify_store
 
 from rocketmq_py.assembly.kernel import Kernel
 from rocketmq_py.assembly.stages import build_broker
@@ -36,6 +35,7 @@ from rocketmq_py.store.consume_queue_ext import ConsumeQueueExtStore, is_address
 from rocketmq_py.store.index_service import IndexService
 from rocketmq_py.store.message_store import MessageStore
 from rocketmq_py.store.recovery import Recovery
+from rocketmq_py.store.verify import verify_store
 
 ARCHIVE = Path(__file__).parent / "data/store.tar.xz"
 #: A query that looks at everything.

@@ -240,7 +240,12 @@ async def test_a_pull_that_is_no_request_of_rocketmq_costs_nothing(environment: 
     """Claim: a header with missing or odd numbers is refused with the name of the field; the connection lives on."""
     async with pull_lab(tmp_path, environment) as lab:
         await lab.send("a")
-        for name, value in (("queueOffset", "٣"), ("queueOffset", "1.5"), ("maxMsgNums", "99999999999"), ("queueId", "")):
+        for name, value in (
+            ("queueOffset", "٣"),
+            ("queueOffset", "1.5"),
+            ("maxMsgNums", "99999999999"),
+            ("queueId", ""),
+        ):
             answer = await lab.request(RequestCode.PULL_MESSAGE, {**pull_fields(0), name: value})
             assert answer.code == ResponseCode.SYSTEM_ERROR
             assert name in (answer.remark or "")
@@ -321,7 +326,9 @@ async def test_reading_is_counted_by_group_and_topic(environment: Environment, t
 
 
 @pytest.mark.virtual_time
-async def test_a_topic_that_shrinks_keeps_what_lies_in_its_last_queues(environment: Environment, tmp_path: Path) -> None:
+async def test_a_topic_that_shrinks_keeps_what_lies_in_its_last_queues(
+    environment: Environment, tmp_path: Path
+) -> None:
     """Claim: fewer read queues hide messages, they do not delete them.
 
     Experiment: send to queue 3, shrink the topic to 2 queues, pull; grow it again, pull.

@@ -32,7 +32,12 @@ def start_pinned(command: list[str], core: int | None, **options: int | None) ->
         if core is not None and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {core})
 
-    return subprocess.Popen(command, preexec_fn=pin, **options)  # type: ignore[call-overload,no-any-return]
+    # Compiled modules are kept, as Python does by default, but not beside the sources.
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / "rocketmq-py-bench-pyc")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+        command, preexec_fn=pin, env=environment, **options
+    )
 
 
 def free_port() -> int:

@@ -78,7 +78,6 @@ async def serve_until_signal(service: Service, ready: Callable[[], str]) -> None
         loop.add_signal_handler(number, on_signal)
     await service.start()
     # What exists now stays for good: the garbage collector need not look at it again and again.
-    gc.collect()
     gc.freeze()
     try:
         print(ready(), flush=True)

@@ -23,7 +23,7 @@ from rocketmq_py.store.columns import Columns, Slot
 from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.store.index_file import IndexFile, index_file_size
 from rocketmq_py.store.index_hash import KeyHasher, keys_of
-from rocketmq_py.store.index_vector import MIN_KEYS, Array, Vectors, load_vectors
+from rocketmq_py.store.index_vector import MIN_KEYS, Vectors, load_vectors
 from rocketmq_py.store.query_message import QueryOffsetResult
 
 logger = logging.getLogger(__name__)
@@ -241,12 +241,9 @@ class IndexService:
         ]
         keys, counts = list(chain.from_iterable(found)), list(map(len, found))
         if len(keys) >= MIN_KEYS:
-            vectors = self.vectors
-            if vectors is None:
+            if self.vectors is None:
                 self._load_vectors_soon()
-            elif (hashes := vectors.hash(self._prefixes(waiting.slots), counts, keys)) is not None:
-                offsets = vectors.repeat(waiting.offsets, counts)
-                self._put_vectors(vectors, hashes, offsets, vectors.repeat(waiting.timestamps, counts))
+            elif self._add_vectors(self.vectors, waiting, keys, counts):
                 return
         rows = [row for row, count in enumerate(counts) for _ in range(count)]
         hash_key = self._hasher.hash
@@ -255,6 +252,18 @@ class IndexService:
             [waiting.offsets[row] for row in rows],
             [waiting.timestamps[row] for row in rows],
         )
+
+    def _add_vectors(self, vectors: Vectors, waiting: _Waiting, keys: list[bytes], counts: list[int]) -> bool:
+        """Add keys by columns; false, with nothing done, if one of them is not ASCII."""
+        times = vectors.column(counts)
+        hashes = vectors.hash(self._prefixes(waiting.slots), times, keys)
+        if hashes is None:
+            return False
+        offsets, timestamps = vectors.repeat(waiting.offsets, times), vectors.repeat(waiting.timestamps, times)
+        at = 0
+        while at < len(hashes):
+            at += self._open_file().put_vector(vectors, hashes[at:], offsets[at:], timestamps[at:])
+        return True
 
     def _prefixes(self, slots: list[Slot]) -> list[int]:
         """Return the hash of each record's `topic#`."""
@@ -276,11 +285,6 @@ class IndexService:
         at = 0
         while at < len(hashes):
             at += self._open_file().put(hashes[at:], offsets[at:], timestamps[at:])
-
-    def _put_vectors(self, vectors: Vectors, hashes: Array, offsets: Array, timestamps: Array) -> None:
-        at = 0
-        while at < len(hashes):
-            at += self._open_file().put_vector(vectors, hashes[at:], offsets[at:], timestamps[at:])
 
     def _open_file(self) -> IndexFile:
         return self._files[-1] if self._files and not self._files[-1].is_full else self._next_file()

@@ -39,11 +39,15 @@ class Vectors:
         self._powers: Array = ()
         self._inverses: Array = ()
 
-    def repeat(self, values: list[int], counts: list[int]) -> Array:
-        """Return each value as often as the count beside it says."""
-        return self._numpy.repeat(self._numpy.array(values, self._numpy.int64), counts)
+    def column(self, values: list[int]) -> Array:
+        """Return numbers as an array."""
+        return self._numpy.array(values, self._numpy.int64)
 
-    def hash(self, prefixes: list[int], counts: list[int], keys: list[bytes]) -> Array | None:
+    def repeat(self, values: list[int], counts: Array) -> Array:
+        """Return each value as often as the count beside it says."""
+        return self._numpy.repeat(self.column(values), counts)
+
+    def hash(self, prefixes: list[int], counts: Array, keys: list[bytes]) -> Array | None:
         """Return the index's hash of each key (`index_hash.py`).
 
         Java's hash of a text is the sum of its letters, each times a power of 31, modulo 2^32. With all keys in one row,
@@ -71,7 +75,7 @@ class Vectors:
         numpy.cumsum(letters * self._inverses[: len(text)], dtype=numpy.uint32, out=sums[1:])
         # A key of no letters is none (`keys_of`), so every end is at least 1.
         hashes = (sums[ends] - sums[ends - lengths]) * self._powers[ends - 1]
-        hashes += numpy.repeat(numpy.array(prefixes, numpy.uint32), counts) * self._powers[lengths]
+        hashes += self.repeat(prefixes, counts).astype(numpy.uint32) * self._powers[lengths]
         absolute = numpy.abs(hashes.view(numpy.int32))
         # The smallest 32-bit number has no absolute value; RocketMQ takes 0 for it.
         absolute[absolute < 0] = 0

@@ -15,6 +15,7 @@ Source: `CleanCommitLogService`, `CleanConsumeQueueService` in `DefaultMessageSt
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -183,7 +184,8 @@ class CleanCommitLogService:
             finally:
                 # Of a pass that is cut short files may be left: the next start finds and deletes them.
                 for file in removed:
-                    file.close()
+                    with contextlib.suppress(OSError):
+                        file.close()
             await run_blocking(self._checks.delete_before, new_min)
             await store.queues.delete_before(needed)
             if (index := index_of(store)) is not None:

@@ -17,7 +17,8 @@ Source: the behaviour is that of `SendMessageProcessor`, RocketMQ 5.3; the way i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+import struct
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -206,9 +207,8 @@ class HotSend:
 
     def address_changed(self) -> None:
         """Make the answer anew: it holds the broker's address, which is known for sure once the port is bound."""
-        host = self._log.store_host.hex().upper()
-        self._id_format = host + OFFSET_ID_TAIL
-        self._template = _template(self._config, self._id_format, TEXT)
+        self._host = self._log.store_host.hex().upper()
+        self._template = _template(self._config, self._host + OFFSET_ID_TAIL, TEXT)
         self._batch_template = _template(self._config, TEXT, TEXT)
         self._batch_template_without_key = _template(self._config, TEXT, None)
 
@@ -309,13 +309,18 @@ class HotSend:
         )
         target.traffic.add(len(items), sum([len(item[1]) for item in items]))
         if not command.flag & ONE_WAY_FLAG:
-            ids = ",".join([self._id_format % offset for offset in offsets]).encode()
+            ids = self._message_ids(offsets)
             if unique_key is not None:
                 answer = self._batch_template.fill(ids, target.queue_id, queue_offset, unique_key, command.opaque)
             else:
                 answer = self._batch_template_without_key.fill(ids, target.queue_id, queue_offset, command.opaque)
             self._tick.answer(connection, answer)
         return True
+
+    def _message_ids(self, offsets: Sequence[int]) -> bytes:
+        """Return the offset message ids of a batch, separated by commas: all their digits come from one call."""
+        digits = struct.pack(f">{len(offsets)}Q", *offsets).hex().upper()
+        return (self._host + f",{self._host}".join([digits[at : at + 16] for at in range(0, len(digits), 16)])).encode()
 
     def _split(self, body: bytes, suffixes: tuple[bytes, bytes], batch_key: bytes | None) -> list[BatchRow] | None:
         """Split the body of a batch (`common/message_batch.py`); None if the ordinary path must look at it.
