@@ -83,6 +83,11 @@ class Server:
         """Number of the process."""
         return self.process.pid
 
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that all threads of the process have used; 0.0 where the system does not tell."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
     def memory(self) -> dict[str, float]:
         """Return resident memory in MB: all of it, and the part that is not backed by files."""
         status = Path(f"/proc/{self.pid}/status").read_text()

@@ -7,6 +7,7 @@ which is one object per record.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Protocol
@@ -204,27 +205,39 @@ class Columns:
                 )
             ]
             return
-        rows_of: dict[Slot, list[int]] = {}
+        rows_of: defaultdict[Slot, list[int]] = defaultdict(list)
         for row, slot in enumerate(slots):
             if not is_special or self.is_queued(row):
-                rows_of.setdefault(slot, []).append(row)
+                rows_of[slot].append(row)
         self.arrivals = [self._arrivals(slot, rows, tags_codes) for slot, rows in rows_of.items()]
 
     def _arrivals(self, slot: Slot, rows: list[int], tags_codes: list[int]) -> Arrivals:
-        columns = (
-            self.queue_offsets,
-            self.physical_offsets,
-            self.sizes,
-            tags_codes,
-            self.tags_codes,
-            self.store_timestamps,
-            self.units,
-        )
         if len(rows) == 1:
+            # With many queues nearly all of them.
             row = rows[0]
-            return Arrivals(slot.topic, slot.queue_id, *((column[row],) for column in columns))
+            return Arrivals(
+                slot.topic,
+                slot.queue_id,
+                (self.queue_offsets[row],),
+                (self.physical_offsets[row],),
+                (self.sizes[row],),
+                (tags_codes[row],),
+                (self.tags_codes[row],),
+                (self.store_timestamps[row],),
+                (self.units[row],),
+            )
         pick = itemgetter(*rows)
-        return Arrivals(slot.topic, slot.queue_id, *(pick(column) for column in columns))
+        return Arrivals(
+            slot.topic,
+            slot.queue_id,
+            pick(self.queue_offsets),
+            pick(self.physical_offsets),
+            pick(self.sizes),
+            pick(tags_codes),
+            pick(self.tags_codes),
+            pick(self.store_timestamps),
+            pick(self.units),
+        )
 
     def __repr__(self) -> str:
         if not self.slots:

@@ -39,6 +39,8 @@ def units_struct(count: int) -> struct.Struct:
 def pack_units(physical_offsets: Sequence[int], sizes: Sequence[int], tags_codes: Sequence[int]) -> bytes:
     """Return the bytes of consecutive units, given as columns of equal length."""
     count = len(physical_offsets)
+    if count == 1:
+        return UNIT_LAYOUT.struct.pack(physical_offsets[0], sizes[0], tags_codes[0])
     flat = [0] * (3 * count)
     flat[0::3], flat[1::3], flat[2::3] = physical_offsets, sizes, tags_codes
     return units_struct(count).pack(*flat)
