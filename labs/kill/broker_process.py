@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import re
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import IO
 
 from rocketmq_py.common.environment import SystemClock
 from rocketmq_py.common.properties import encode_properties
@@ -32,31 +32,48 @@ SETTINGS = {
 }
 
 
+@contextlib.asynccontextmanager
+async def broker_processes(root: Path) -> AsyncIterator[Callable[..., Awaitable[BrokerProcess]]]:
+    """Give a function that starts a broker on a store; whatever still runs at the end is killed."""
+    started: list[BrokerProcess] = []
+
+    async def spawn(**settings: str) -> BrokerProcess:
+        started.append(await BrokerProcess.spawn(root, **settings))
+        return started[-1]
+
+    try:
+        yield spawn
+    finally:
+        for broker in started:
+            await broker.kill()
+
+
 class BrokerProcess:
     """One `rmq-py broker start`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: IO[bytes]) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, log_path: Path) -> None:
         self.process = process
         self.address = ""
-        self._log = log
+        self._log_path = log_path
 
     @classmethod
     async def spawn(cls, root: Path, **settings: str) -> BrokerProcess:
         """Start the process; it may not serve yet."""
         assignments = {"storePathRootDir": str(root), **SETTINGS, **settings}
         arguments = [f"--set={key}={value}" for key, value in assignments.items()]
-        log = (root.parent / "broker.log").open("a+b")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "rocketmq_py.cli.main",
-            "broker",
-            "start",
-            *arguments,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-        )
-        return cls(process, log)
+        log_path = root.parent / "broker.log"
+        with log_path.open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "rocketmq_py.cli.main",
+                "broker",
+                "start",
+                *arguments,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )
+        return cls(process, log_path)
 
     async def ready(self) -> None:
         """Wait until it serves."""
@@ -72,25 +89,23 @@ class BrokerProcess:
         """Send SIGKILL and wait for the end."""
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
-        await self._ended()
+        await self.ended()
 
     async def terminate(self) -> int:
         """Send SIGTERM, wait for the end and return the exit status."""
         self.process.terminate()
         async with asyncio.timeout(10):
-            return await self._ended()
+            return await self.ended()
 
-    async def _ended(self) -> int:
+    async def ended(self) -> int:
+        """Wait for the end and return the exit status."""
         assert self.process.stdout is not None
         await self.process.stdout.read()
-        status = await self.process.wait()
-        self._log.close()
-        return status
+        return await self.process.wait()
 
     def output(self) -> str:
-        """Return what it has logged."""
-        self._log.seek(0)
-        return self._log.read().decode("utf-8", "replace")[-4_000:]
+        """Return what it and those before it in this folder have logged."""
+        return self._log_path.read_text("utf-8", "replace")[-4_000:]
 
 
 class PlainClient:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from labs.kill.broker_process import QUEUES, BrokerProcess, PlainClient
+from labs.kill.broker_process import QUEUES, PlainClient, broker_processes
 from rocketmq_py.common.environment import system_environment
 from rocketmq_py.common.errors import RocketMQError
 from rocketmq_py.store.verify import verify_store
@@ -82,33 +82,34 @@ async def test_fifty_kills_under_load_lose_nothing_that_was_acknowledged(tmp_pat
     load, stored, kills_at_start = Load(rng), [list[bytes]() for _ in range(QUEUES)], 0
     print(f"seed {seed}, {ROUNDS} rounds")
 
-    for round_ in range(ROUNDS):
-        flush = "SYNC_FLUSH" if round_ % 2 else "ASYNC_FLUSH"
-        broker = await BrokerProcess.spawn(root, flushDiskType=flush)
-        if round_ % 5 == 4:
-            # In the middle of its start, recovery included.
-            await asyncio.sleep(rng.uniform(0.1, 0.9))
+    async with broker_processes(root) as spawn:
+        for round_ in range(ROUNDS):
+            flush = "SYNC_FLUSH" if round_ % 2 else "ASYNC_FLUSH"
+            broker = await spawn(flushDiskType=flush)
+            if round_ % 5 == 4:
+                # In the middle of its start, recovery included.
+                await asyncio.sleep(rng.uniform(0.1, 0.9))
+                await broker.kill()
+                kills_at_start += 1
+                continue
+            await broker.ready()
+            client = PlainClient(broker.address)
+            await verify_queues(client, stored, load)
+            task = asyncio.create_task(load.run(client))
+            await asyncio.sleep(rng.uniform(0.1 if round_ == 0 else 0.0, LOAD_SECONDS))
             await broker.kill()
-            kills_at_start += 1
-            continue
+            async with asyncio.timeout(20):
+                await task
+            await client.close()
+
+        broker = await spawn()
         await broker.ready()
         client = PlainClient(broker.address)
         await verify_queues(client, stored, load)
-        task = asyncio.create_task(load.run(client))
-        await asyncio.sleep(rng.uniform(0.1 if round_ == 0 else 0.0, LOAD_SECONDS))
-        await broker.kill()
-        async with asyncio.timeout(20):
-            await task
+        for queue in range(QUEUES):
+            assert await client.read_queue(queue) == stored[queue]
         await client.close()
-
-    broker = await BrokerProcess.spawn(root)
-    await broker.ready()
-    client = PlainClient(broker.address)
-    await verify_queues(client, stored, load)
-    for queue in range(QUEUES):
-        assert await client.read_queue(queue) == stored[queue]
-    await client.close()
-    assert await broker.terminate() == 0
+        assert await broker.terminate() == 0
     count = sum(map(len, load.acknowledged))
     print(f"{count} messages acknowledged, {sum(map(len, stored))} stored; {kills_at_start} kills during a start")
     assert count > 20 * ROUNDS

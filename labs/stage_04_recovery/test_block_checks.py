@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import zlib
@@ -12,6 +13,7 @@ from labs.stage_04_recovery.recovery_lab import Machine, draft, numbered
 from rocketmq_py.store.bit_flip import locate_flipped_bit
 from rocketmq_py.store.block_checks import BLOCK_SIZE, CHECK_LAYOUT, BlockChecks
 from rocketmq_py.store.errors import StoreCorruptError
+from rocketmq_py.store.scrub import Scrub
 
 FIRST = "00000000000000000000"
 
@@ -145,3 +147,27 @@ def test_a_crc_says_which_bit_flipped(length: int) -> None:
     other = zlib.crc32(rng.randbytes(length + 7))
     found = locate_flipped_bit(expected, other, length)
     assert found is None or length == BLOCK_SIZE
+
+
+@pytest.mark.virtual_time
+async def test_the_scrub_finds_damage_that_nobody_has_read(caplog: pytest.LogCaptureFixture) -> None:
+    """Claim: old blocks are read again and again, slowly, so that damage is found while it can still be repaired.
+
+    Experiment: flip a bit of an old message; start; read nothing; wait three minutes.
+    Observe: every block was checked, and the damage is in the log with its place. The message stays unread.
+    """
+    machine = Machine()
+    borders = await stopped(machine)
+    machine.disk.flip_bit(machine.path("commitlog", f"{4096:020d}"), 700, 1)
+    running = await machine.start()
+    scrub = running.kernel.get(Scrub)
+
+    with caplog.at_level(logging.INFO):
+        await asyncio.sleep(180)
+
+    assert scrub.passes >= 2
+    assert scrub.blocks >= 2 * -(-borders[-1] // 4096)
+    assert f"commitlog/{4096:020d} at byte 700 " in caplog.text
+    assert "all blocks of the log were read, 1 are damaged" in caplog.text
+    assert running.store.damaged_reads == 0
+    await machine.stop()

@@ -19,6 +19,7 @@ from rocketmq_py.store.recovery import Recovery
 from rocketmq_py.store.retention import FIRST_PASS_SECONDS, CleanCommitLogService
 from rocketmq_py.store.run_state import RunState
 from rocketmq_py.store.running_flags import RunningFlags
+from rocketmq_py.store.scrub import STEP_SECONDS, Scrub
 from rocketmq_py.store.tick import Tick
 
 
@@ -71,6 +72,8 @@ def install(kernel: Kernel) -> None:
         store.queues.flush.thorough_interval, bookkeeping.sync, "sync queues and manifest", delay=FIRST_SYNC_SECONDS
     )
     kernel.on_stopped.append(bookkeeping.finish)
+    scrub = kernel.provide(Scrub(checks, environment))
+    kernel.periodic.every(STEP_SECONDS, scrub.step, "scrub the log", delay=FIRST_PASS_SECONDS)
     _install_retention(kernel, bookkeeping)
 
 

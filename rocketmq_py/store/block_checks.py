@@ -234,10 +234,12 @@ class BlockChecks(LogObserver):
             "Copy the file from a replica or a backup while the broker is stopped",
         )
 
-    def covered(self) -> Iterator[int]:
-        """Yield every block of the log that has a check, in order. Blocks."""
+    def covered(self, start: int = 0) -> Iterator[int]:
+        """Yield every block of the log, from an offset on, that has a check, in order. Blocks."""
         for file in list(self._log.files.mapped_files):
-            block = file.start
+            if file.end <= start:
+                continue
+            block = max(file.start, self._block_of(start) if start > file.start else 0)
             while block < min(file.end, self._log.max_offset):
                 if self._stored(block)[0]:
                     yield block

@@ -170,6 +170,8 @@ class Bookkeeping:
         if (index := index_of(self._store)) is not None:
             index.build()
         manifest = describe(self._store)
+        if (extensions := self._store.queues.extensions) is not None:
+            await self._environment.run_blocking(extensions.flush)
         if not await self._store.sync_queues() or not await self._sync_index(with_newest_index_file):
             return False
         synced = self._store.queues.flush.synced_timestamp

@@ -37,6 +37,10 @@ class QueueExtensions(Protocol):
         """Forget a topic's queues."""
         ...
 
+    def flush(self) -> None:
+        """Force everything written to disk. Blocks."""
+        ...
+
 
 class ConsumeQueueStore:
     """The queues, and the dispatcher that fills them.

@@ -53,6 +53,18 @@ def unpack_units(data: bytes | bytearray | memoryview) -> tuple[tuple[int, ...],
     return flat[0::3], flat[1::3], flat[2::3]
 
 
+@functools.lru_cache(maxsize=1024)
+def _places_struct(count: int) -> struct.Struct:
+    """Return the struct of `count` units in a row without their tags codes."""
+    return struct.Struct(">" + "qi8x" * count)
+
+
+def unpack_places(data: bytes | bytearray | memoryview) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return physical offsets and sizes of all whole units in `data`, for readers who want every message."""
+    flat = _places_struct(len(data) // UNIT_SIZE).unpack_from(data)
+    return flat[0::2], flat[1::2]
+
+
 def valid_prefix(data: bytes, after: int = -1) -> tuple[int, int]:
     """Judge units read from a file.
 

@@ -22,7 +22,7 @@ from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.config import BrokerRole, MessageStoreConfig
 from rocketmq_py.store.consume_queue import ConsumeQueue
 from rocketmq_py.store.consume_queue_store import ConsumeQueueStore
-from rocketmq_py.store.consume_queue_unit import FILLER_SIZE, UNIT_SIZE, unpack_units
+from rocketmq_py.store.consume_queue_unit import FILLER_SIZE, UNIT_SIZE, unpack_places, unpack_units
 from rocketmq_py.store.filter import ALL, MessageFilter
 
 #: The most bytes that one read returns, beyond a first message that is larger.
@@ -176,7 +176,7 @@ class MessageReader:
         units = queue.read(offset, max(1, min(max_count, config.max_transfer_count_on_message_in_memory)))
         if not units:
             return None
-        physical_offsets, sizes, _ = unpack_units(units)
+        physical_offsets, sizes = unpack_places(units)
         begin, last, count = physical_offsets[0], physical_offsets[-1], len(sizes)
         total, end, log_end = sum(sizes), last + sizes[-1], log.max_offset
         if (

@@ -20,6 +20,8 @@ from rocketmq_py.store.record_search import check_at, find_torn_sector, next_val
 logger = logging.getLogger(__name__)
 
 _CHUNK: Final = 1 << 20
+#: No write is longer: a tick writes 4 MiB at most, and a record is hardly longer than that.
+_ONE_WRITE: Final = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,7 @@ def find_tail(
         start: offset of a record: the beginning of a file.
         flushed: everything before it was on disk; None if no one wrote that down.
         flushed_ms: messages stored up to then were on disk, by RocketMQ's checkpoint; used if `flushed` is None.
-        was_clean: the last process stopped in order, so hardly anything can lie behind the end: only a part of that
-            is looked at, since the rest of a file of 1 GiB takes half a second to read.
+        was_clean: the last process stopped in order.
         was_killed: the process ended and the machine ran on, so every byte that it wrote is there.
 
     Raises:
@@ -93,8 +94,12 @@ def find_tail(
         if check.state is not RecordState.INVALID:
             offset += check.size
             continue
-        limit = offset + _CHUNK if was_clean else log.files.end
-        following = next_valid(log, offset + 1, log.files.end if flushed is not None and offset < flushed else limit)
+        # After a clean stop or a kill the pages behind the end were never touched, except by one write cut short.
+        limit = offset + _ONE_WRITE if was_clean or was_killed else log.files.end
+        if flushed is not None and offset < flushed:
+            limit = log.files.end
+        tail.leftover_end = _leftover_end(log, offset, limit)
+        following = next_valid(log, offset + 1, tail.leftover_end)
         is_damage = offset < flushed if flushed is not None else _was_flushed(log, following, flushed_ms)
         if not is_damage:
             tail.valid_after, tail.expected, tail.found = following, check.expected, check.found
@@ -111,7 +116,7 @@ def find_tail(
             f"{log.files.folder}", f"files up to offset {flushed}", f"files up to {offset}", _hint(flushed)
         )
     tail.end = offset
-    tail.leftover_end = _leftover_end(log, offset, offset + _CHUNK if was_clean else log.files.end)
+    tail.leftover_end = max(tail.leftover_end, offset)
     return tail
 
 
@@ -152,10 +157,11 @@ def _was_flushed(log: CommitLog, following: int | None, flushed_ms: int) -> bool
 
 def _leftover_end(log: CommitLog, end: int, limit: int) -> int:
     """Return the offset behind the last byte from `end` to `limit` that is not zero; `end` if there is none."""
-    last = end
+    last, zeros = end, bytes(_CHUNK)
     for file in log.files.mapped_files:
         for start in range(max(end, file.start), min(limit, file.end), _CHUNK):
-            data = file.read_blocking(start - file.start, min(_CHUNK, file.end - start)).rstrip(b"\0")
-            if data:
-                last = start + len(data)
+            data = file.read_blocking(start - file.start, min(_CHUNK, file.end - start))
+            # Comparing is twenty times as fast as stripping, and nearly all that is looked at is zeros.
+            if data != zeros[: len(data)]:
+                last = start + len(data.rstrip(b"\0"))
     return last

@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 #: Descriptors that are kept open for reading.
 MAX_DESCRIPTORS: Final = 2_048
 
-#: Bytes that are read at once where fewer are asked for: 204 units.
+#: Units are read in windows of twice this size, which is that of 204 units; most pulls find theirs in memory.
 WINDOW_SIZE: Final = 4_080
-#: Queues whose last read is kept; beyond it all begin anew.
-MAX_WINDOWS: Final = 1_024
+#: Windows that are kept, 8 KB each; beyond it all are forgotten.
+MAX_WINDOWS: Final = 512
 
 Key = tuple[str, int]
 
@@ -54,8 +54,9 @@ class QueueFiles:
         self._filler = filler
         self._max_descriptors = max_descriptors
         self._descriptors: OrderedDict[tuple[Key, int], int] = OrderedDict()
-        # By queue: first position, end, and the bytes between.
-        self._windows: dict[Key, tuple[int, int, bytes]] = {}
+        # By queue, and by position / WINDOW_SIZE.
+        self._windows: dict[Key, dict[int, bytes]] = {}
+        self._window_count = 0
 
     # --- finding ------------------------------------------------------------------------------------------------------
 
@@ -79,25 +80,36 @@ class QueueFiles:
     def read(self, key: Key, position: int, size: int, limit: int) -> bytes | None:
         """Return bytes of one file, fewer at its end; None if reading them would wait for the disk.
 
-        Up to `limit`, which is where the written bytes end, nothing changes until it is cut or deleted. So the bytes
-        behind those that are asked for are read along and kept: the same reader will ask for them next.
+        Up to `limit`, which is where the written bytes end, nothing changes until it is cut or deleted. So a window
+        around what is asked for is read along and kept: the same reader will ask for the rest of it next.
         """
-        known = self._windows.get(key)
-        if known is not None and known[0] <= position and position + size <= known[1]:
-            at = position - known[0]
-            return known[2][at : at + size]
+        number = position // WINDOW_SIZE
+        windows = self._windows.get(key)
+        window = windows.get(number) if windows is not None else None
+        at = position - number * WINDOW_SIZE
+        if window is not None and at + size <= len(window):
+            return window[at : at + size]
         start = position - position % self.file_size
-        fd = self._descriptor(key, start)
-        end = start + self.file_size
-        size = min(size, end - position)
-        wanted = min(max(size, min(WINDOW_SIZE, limit - position)), end - position)
-        data = self._files.pread_cached(fd, wanted, position - start)
-        if data is None or len(data) <= size:
-            return data
-        if len(self._windows) >= MAX_WINDOWS:
+        if number * WINDOW_SIZE < start or size > WINDOW_SIZE:
+            size = min(size, start + self.file_size - position)
+            return self._files.pread_cached(self._descriptor(key, start), size, position - start)
+        return self._read_window(key, number, start, min(limit, start + self.file_size), at, size)
+
+    def _read_window(self, key: Key, number: int, start: int, limit: int, at: int, size: int) -> bytes | None:
+        """Read a window of the file that begins at `start`, keep it, and return `size` bytes at `at` of it."""
+        begin = number * WINDOW_SIZE
+        # Two windows long, so that what begins in it also ends in it.
+        data = self._files.pread_cached(
+            self._descriptor(key, start), min(2 * WINDOW_SIZE, limit - begin), begin - start
+        )
+        if data is None:
+            return None
+        if self._window_count >= MAX_WINDOWS:
             self._windows.clear()
-        self._windows[key] = (position, position + len(data), data)
-        return data[:size]
+            self._window_count = 0
+        self._window_count += 1
+        self._windows.setdefault(key, {})[number] = data
+        return data[at : at + size]
 
     def read_blocking(self, key: Key, position: int, size: int) -> bytes:
         """Return bytes of one file, waiting for the disk if need be; nothing if there is no such file."""

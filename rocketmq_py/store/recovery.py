@@ -70,6 +70,29 @@ class RecoveryReport:
     index_rebuilt_from: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was decided.
+
+    Attributes:
+        tail: where the log ends.
+        manifest: what was on disk of queues and index; None if that is not known.
+        boot_id: of this run of the operating system.
+        was_killed: only the process ended, not the machine: everything that it had written is there.
+        lost_queues: to be made again from the beginning of the log.
+        keep_index: the index is made again from this offset on; None if it is good.
+        dispatch_from: records from here on are dispatched again.
+    """
+
+    tail: LogTail
+    manifest: Manifest | None
+    boot_id: str
+    was_killed: bool
+    lost_queues: list[ManifestQueue]
+    keep_index: int | None
+    dispatch_from: int
+
+
 class Recovery:
     """Recovers one store. `recover` is what `MessageStore.recover` calls.
 
@@ -107,43 +130,34 @@ class Recovery:
         Raises:
             StoreCorruptError: the log lacks what it must hold; nothing was written.
         """
-        log, queues, index = store.commit_log, store.queues, index_of(store)
         self._checkpoint.load(self._environment.clock.wall_ms())
         self._position.load()
         # Either mark may be lost: a stop in order left both.
-        self.report = report = RecoveryReport(self._run_state.was_clean and self._position.is_stopped)
-        manifest = self._manifest.load()
-        self._require_both_ends(log)
-
-        boot_id = read_boot_id(self._environment.files)
-        was_killed = bool(boot_id) and boot_id == self._position.boot_id
-        tail = self._find_tail(log, report.was_clean, was_killed)
-        lost_queues = find_missing(manifest, {queue.key: queue for queue in queues}) if manifest else []
-        keep_index = self._index_to_keep(index, manifest, tail, was_killed or report.was_clean)
-        start = self._dispatch_start(log, queues, tail, manifest, was_killed)
-        if lost_queues:
-            start = log.min_offset
-        if index is not None and keep_index is not None:
-            start = min(start, max(keep_index, log.min_offset))
-
+        self.report = RecoveryReport(self._run_state.was_clean and self._position.is_stopped)
+        plan = self._decide(store)
+        # From here on files change, so from here on a crash must be seen by the next start.
         self._run_state.mark_running(self._process_id)
-        if not report.was_clean:
-            self._doubt_unsynced(queues, manifest, was_killed)
-        self._cut(log, queues, tail)
-        self._drop_damaged(queues, lost_queues)
-        if index is not None and keep_index is not None:
-            index.truncate(keep_index)
-            report.index_rebuilt_from = keep_index
-        report.dispatched_from = min(start, tail.end)
-        for begin, end in _intact(report.dispatched_from, tail):
-            dispatch_again(store, begin, end)
-        settle(store, tail.end)
-        self._position.boot_id, self._position.is_stopped = boot_id, False
-        self._position.min_offset = log.min_offset
+        self._act(store, plan)
+        self._position.boot_id, self._position.is_stopped = plan.boot_id, False
+        self._position.min_offset = store.commit_log.min_offset
         self.is_done = True
-        self._tell(report)
+        self._tell(self.report)
 
     # --- look and decide ----------------------------------------------------------------------------------------------
+
+    def _decide(self, store: MessageStore) -> Plan:
+        """Look at everything and write nothing."""
+        log, queues, index = store.commit_log, store.queues, index_of(store)
+        manifest, boot_id = self._manifest.load(), read_boot_id(self._environment.files)
+        was_clean, was_killed = self.report.was_clean, bool(boot_id) and boot_id == self._position.boot_id
+        self._require_both_ends(log)
+        tail = self._find_tail(log, was_clean, was_killed)
+        lost = find_missing(manifest, {queue.key: queue for queue in queues}) if manifest else []
+        keep_index = self._index_to_keep(index, manifest, tail, was_killed or was_clean)
+        start = log.min_offset if lost else self._dispatch_start(log, queues, tail, manifest, was_killed)
+        if keep_index is not None:
+            start = min(start, max(keep_index, log.min_offset))
+        return Plan(tail, manifest, boot_id, was_killed, lost, keep_index, min(start, tail.end))
 
     def _require_both_ends(self, log: CommitLog) -> None:
         """Refuse a log whose first files are gone though nobody deleted them, or all of it."""
@@ -226,6 +240,21 @@ class Recovery:
 
     # --- act ----------------------------------------------------------------------------------------------------------
 
+    def _act(self, store: MessageStore, plan: Plan) -> None:
+        """Cut what does not belong to the log, then derive from the log what is missing."""
+        log, queues, index, report = store.commit_log, store.queues, index_of(store), self.report
+        if not report.was_clean:
+            self._doubt_unsynced(queues, plan.manifest, plan.was_killed)
+        self._cut(log, queues, plan.tail)
+        self._drop_damaged(queues, plan.lost_queues)
+        if index is not None and plan.keep_index is not None:
+            index.truncate(plan.keep_index)
+            report.index_rebuilt_from = plan.keep_index
+        report.dispatched_from = plan.dispatch_from
+        for begin, end in _intact(plan.dispatch_from, plan.tail):
+            dispatch_again(store, begin, end)
+        settle(store, plan.tail.end)
+
     def _cut(self, log: CommitLog, queues: ConsumeQueueStore, tail: LogTail) -> None:
         report = self.report
         report.end, report.damages = tail.end, tail.damages
@@ -243,7 +272,8 @@ class Recovery:
             )
         self._checks.cut(tail.end)
         flushed = self._position.offset
-        log.truncate(tail.end, None if report.was_clean else tail.leftover_end)
+        # Behind a log that RocketMQ stopped in order old records may lie; ours was always cleared.
+        log.truncate(tail.end, None if report.was_clean and flushed is None else tail.leftover_end)
         if not report.was_clean:
             # What a killed process had written is in the page cache; it counts as flushed from here on.
             log.flush_files(flushed or log.min_offset, tail.end)
@@ -276,8 +306,8 @@ class Recovery:
         for damage in report.damages:
             logger.error("messages in %d..%d are lost to consumers: %s", damage.start, damage.end, damage.error)
         logger.info(
-            "recovered after a %s stop: log read from %d, ends at %d, dispatched again from %d",
-            "clean" if report.was_clean else "crash or kill",
+            "recovered after a %s: log read from %d, ends at %d, dispatched again from %d",
+            "stop in order" if report.was_clean else "crash or a kill",
             report.scanned_from,
             report.end,
             report.dispatched_from,

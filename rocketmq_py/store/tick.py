@@ -228,7 +228,7 @@ class Tick:
         self.reserve(total)
         head = self._head_v4 if len(born_host) == 8 else self._head_v6
         sys_flag = sys_flag & ~_HOST_BITS | self._store_bits | (0 if len(born_host) == 8 else BORN_HOST_V6)
-        pack, pack_length, crc32 = head.pack, _LENGTH.pack, zlib.crc32
+        pack, crc32, lengths = head.pack, zlib.crc32, _LENGTHS
         magic, queue_id, topic_part = slot.magic, slot.queue_id, slot.topic_part
         parts, rows, now, store_host = self._parts, self._rows, self._now_ms, self._log.store_host
         offset, queue_offset = self._end, slot.next_offset
@@ -244,7 +244,7 @@ class Tick:
                 ),
                 body,
                 topic_part,
-                pack_length(properties_length),
+                lengths[properties_length] if properties_length < 1_024 else _LENGTH.pack(properties_length),
                 properties,
             )  # fmt: skip
             rows.append((slot, offset, size, queue_offset, tags_code, now, sys_flag, properties, 1, keys))

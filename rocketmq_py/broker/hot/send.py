@@ -68,6 +68,7 @@ _UNIQUE_KEY: Final = names.UNIQ_KEY.encode()
 _TAGS: Final = names.TAGS.encode()
 _KEYS: Final = names.KEYS.encode()
 _BLANK: Final = names.KEY_SEPARATOR.encode()
+_END: Final = names.PROPERTY_SEPARATOR.encode()
 #: Longest text of a number that certainly fits into 64 bits.
 _I64_DIGITS: Final = 18
 
@@ -351,9 +352,11 @@ class HotSend:
             code = codes.get(tags)
             if code is None:
                 code = self._remember_tags(tags)
-            stored = stored_properties(properties, suffix_with_key if unique_key is None else suffix)
-            own_keys = index_keys(unique_key or batch_key, keys)
-            items.append((flag, body[at + _ITEM.size : properties_at - 2], stored, code, own_keys))
+            own_suffix = suffix_with_key if unique_key is None else suffix
+            # Calls are spared for messages as they usually are: ended by a separator, and without KEYS.
+            stored = properties + own_suffix if properties[-1:] == _END else stored_properties(properties, own_suffix)
+            known = (unique_key,) if unique_key and keys is None else index_keys(unique_key or batch_key, keys)
+            items.append((flag, body[at + _ITEM.size : properties_at - 2], stored, code, known))
             at = item_end
         return items
 

@@ -255,7 +255,8 @@ class SendMessageProcessor:
         if status in (PutMessageStatus.MESSAGE_ILLEGAL, PutMessageStatus.PROPERTIES_SIZE_EXCEEDED):
             return illegal_message(self._max_message_size)
         if status is PutMessageStatus.SERVICE_NOT_AVAILABLE:
-            return unavailable("")
+            why = self._putter.refusal
+            return unavailable(f"[{why}]" if why else "")
         code, remark = RESULTS.get(status, (ResponseCode.SYSTEM_ERROR, "UNKNOWN_ERROR DEFAULT"))
         return Refusal(code, remark or "")
 
