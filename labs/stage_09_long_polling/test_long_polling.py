@@ -109,11 +109,11 @@ async def test_delivery_takes_a_few_milliseconds(tmp_path: Path) -> None:
 
 
 @pytest.mark.virtual_time
-@pytest.mark.parametrize(("asked", "waits"), [(0, 0.0), (700, 0.7), (15_000, 15.0), (30 * 60_000, 600.0), (-5, 0.0)])
-async def test_the_wait_is_as_long_as_was_asked_and_bounded(
+@pytest.mark.parametrize(("asked", "waits"), [(0, 0.0), (700, 0.7), (15_000, 15.0), (100_000, 100.0), (-5, 0.0)])
+async def test_the_wait_is_as_long_as_was_asked(
     tmp_path: Path, environment: Environment, asked: int, waits: float
 ) -> None:
-    """To the millisecond; nobody makes the broker keep a request for more than ten minutes."""
+    """To the millisecond, from a negative time to a minute and a half."""
     async with pull_lab(tmp_path, environment, through="long_polling") as lab:
         loop = asyncio.get_running_loop()
         began = loop.time()
