@@ -42,6 +42,8 @@ async def apache_servers(folder: Path, **settings: object) -> AsyncIterator[Apac
         mappedFileSizeCommitLog=16 << 20,
         mappedFileSizeConsumeQueue=600_000,
         enablePropertyFilter="true",
+        # A JVM that has just started is slow; the default of 200 ms would refuse sends.
+        waitTimeMillsInSendQueue=5_000,
         **settings,
     )
     async with (

@@ -91,6 +91,13 @@ class StoreLab:
         assert result is not None, "the store calls bytes cold that were just written"
         return [message.body.decode() for message in decode_records(result.records)]
 
+    def read_all(self, topic: str = "TopicTest", queue_id: int = 3, start: int = 0) -> list[str]:
+        """Return the bodies of a queue; one read ends at the end of a queue's file."""
+        found: list[str] = []
+        while more := self.read(start + len(found), topic=topic, queue_id=queue_id):
+            found += more
+        return found
+
 
 def draft(
     body: bytes | str, *, topic: str = "TopicTest", queue_id: int = 3, properties: bytes = b"", **more: Any

@@ -1,13 +1,11 @@
 """The producer against real brokers: where messages go, what they carry, how topics come into being."""
 
 import asyncio
-import threading
 from collections import Counter
 
 import pytest
 
 from rocketmq_py.broker.config import BrokerConfig
-from rocketmq_py.client import sync
 from rocketmq_py.client.admin.topics import TopicAdmin
 from rocketmq_py.client.config import ClientConfig, ProducerConfig
 from rocketmq_py.client.errors import NoRouteError
@@ -309,26 +307,3 @@ async def test_an_explicit_queue_is_used(tmp_path, environment):
         async with producer_of(cluster) as producer:
             queue = MessageQueue("Orders", "broker-a", 2)
             assert {(await producer.send(Message.of("Orders", b"x"), queue=queue)).queue for _ in range(5)} == {queue}
-
-
-async def test_ordinary_code_sends_without_await(tmp_path, environment):
-    async with cluster_of(tmp_path, environment) as cluster:
-        await create(cluster, "Orders", 2)
-
-        def program():
-            with sync.Producer("Sellers", namesrv_addr=cluster.namesrv_addr) as producer:
-                first = producer.send(Message.of("Orders", b"1"))
-                future = producer.send_async(Message.of("Orders", b"2"))
-                batch = producer.send_batch([Message.of("Orders", b"3"), Message.of("Orders", b"4")])
-                by = producer.send_by(Message.of("Orders", b"5"), select_by_hash, "anna")
-                producer.send_one_way(Message.of("Orders", b"6"))
-                assert len(producer.publish_queues("Orders")) == 2
-                assert first.is_ok and future.result(5).is_ok and batch.is_ok and by.is_ok
-                with pytest.raises(InvalidInputError):
-                    producer.send(Message.of("a/b", b"x"))
-
-        before = threading.active_count()
-        await asyncio.get_running_loop().run_in_executor(None, program)
-
-        assert sorted(message.body for message in stored(cluster)) == [b"1", b"2", b"3", b"4", b"5", b"6"]
-        assert threading.active_count() <= before + 1, "the producer's own thread has ended"

@@ -77,7 +77,9 @@ class Generator:
             RuntimeError: the generator ended with an error; the text is what it said.
         """
         arguments = [str(value) for value in asdict(load).values()]
-        command = [str(self.binary), "load"] if self.binary else [sys.executable, "-m", "loadtests.bench.python_generator"]
+        command = (
+            [str(self.binary), "load"] if self.binary else [sys.executable, "-m", "loadtests.bench.python_generator"]
+        )
         process = start_pinned([*command, *arguments], self._core, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         out, complaint = process.communicate(timeout=load.seconds + load.warmup + 600)
         if process.returncode:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
-Figures = dict[str, dict[str, Any]]
+from loadtests.bench.bench import Figures, Result
+from loadtests.bench.rows import REQUIREMENTS, Requirement
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS: Final = Path(__file__).parents[1] / "results"
+#: Share of its core from which on a generator may have been what limited a row.
+BUSY: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,89 +30,109 @@ class Verdict:
     """One requirement and what was found.
 
     Attributes:
-        name: what is compared.
-        value: what was measured.
-        required: the limit.
-        at_least: the value must not be below the limit; otherwise it must be below it.
-        unit: of both.
+        requirement: what is compared with what.
+        value: the median over the rounds.
+        low, high: the smallest and largest value of a round.
+        by_cpu: the same ratio from the server's CPU time for each request, which a busy machine blurs less; None for
+            figures that are no ratios.
     """
 
-    name: str
+    requirement: Requirement
     value: float
-    required: float
-    at_least: bool = True
-    unit: str = "x"
+    low: float
+    high: float
+    by_cpu: float | None = None
 
     @property
     def passed(self) -> bool:
         """Whether the requirement is met."""
-        return self.value >= self.required if self.at_least else self.value < self.required
+        return self.requirement.holds(self.value)
 
 
-def _ratio(above: str, below: str, key: str = "messages_per_second") -> Callable[[Figures], float]:
-    return lambda figures: figures[above][key] / figures[below][key]
-
-
-REQUIREMENTS: tuple[tuple[str, Callable[[Figures], float], float, bool, str], ...] = (
-    ("synchronous sends / echo (64 connections)", _ratio("send 64x1", "echo 64x1", "rate"), 0.30, True, "x"),
-    ("pipelined / synchronous sends", _ratio("send 16x32", "send 64x1"), 1.6, True, "x"),
-    ("batches of 32 / pipelined sends", _ratio("batch of 32, 16x1", "send 16x32"), 2.0, True, "x"),
-    ("pulls of 32 / echo (64 connections)", _ratio("pull of 32, 64x1", "echo 64x1", "rate"), 0.30, True, "x"),
-    ("synchronous / asynchronous flush", _ratio("synchronous flush, 64x1", "send 64x1"), 0.55, True, "x"),
-    ("50,000 queues / 8 queues", _ratio("50,000 queues, 64x1", "8 queues, 64x1"), 0.75, True, "x"),
-    ("private memory after writing and reading", lambda f: f["memory"]["rss_anon_mb"], 90.0, False, "MB"),
-    ("start to first accepted send", lambda f: f["start"]["seconds"], 0.5, False, "s"),
-)
-
-
-def judge(figures: Figures) -> list[Verdict]:
-    """Compare the figures with what is required; a comparison whose figures were not taken is left out."""
+def judge(result: Result) -> list[Verdict]:
+    """Compare the figures with what is required; a comparison whose rows were not measured is left out."""
     verdicts = []
-    for name, value, required, at_least, unit in REQUIREMENTS:
-        try:
-            verdicts.append(Verdict(name, value(figures), required, at_least, unit))
-        except KeyError:
-            continue
+    for requirement in REQUIREMENTS:
+        if requirement.figure:
+            values, by_cpu = result.singles.get(requirement.figure, []), None
+        else:
+            key = "rate" if requirement.per_request else "messages_per_second"
+            values = _ratios(result, requirement.above, requirement.below, key)
+            # Time for each request: what is twice as fast takes half as long.
+            cpu = _ratios(
+                result,
+                requirement.below,
+                requirement.above,
+                "server_cpu_us" if requirement.per_request else "cpu_us_per_message",
+            )
+            by_cpu = statistics.median(cpu) if cpu else None
+        if values:
+            verdicts.append(Verdict(requirement, statistics.median(values), min(values), max(values), by_cpu))
     return verdicts
 
 
-def show(figures: Figures, verdicts: list[Verdict]) -> None:
+def _ratios(result: Result, above: str, below: str, key: str) -> list[float]:
+    """Return the ratio of each round."""
+    pairs = zip(result.rounds.get(above, []), result.rounds.get(below, []), strict=False)
+    return [first[key] / second[key] for first, second in pairs if second[key]]
+
+
+def median_of(rounds: list[Figures]) -> Figures:
+    """Return the median of each figure."""
+    return {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
+
+
+def show(result: Result, verdicts: list[Verdict]) -> None:
     """Print the figures and the verdicts."""
-    console = Console()
-    table = Table("load", "requests/s", "messages/s", "CPU us/message", "p50 us", "p99 us", "p99.9 us", "server load")
-    for name, found in figures.items():
-        if "rate" not in found:
-            continue
-        each = found.get("cpu_us_per_message", found["server_cpu_us"])
+    console = Console(width=max(Console().width, 132))
+    console.print(_table_of_rows(result))
+    console.print(_table_of_verdicts(verdicts))
+    for name, figures in result.limits.items():
+        console.print(f"the generator's own limit, {name}: {figures['rate']:,.0f} requests/s")
+
+
+def _table_of_rows(result: Result) -> Table:
+    table = Table("row (medians)", title="requests of 128-byte messages")
+    for column in ("requests/s", "messages/s", "CPU us/message", "p50 us", "p99 us", "p99.9 us", "RSS MB", "busy"):
+        table.add_column(column, justify="right")
+    for name, rounds in result.rounds.items():
+        found = median_of(rounds)
+        limited = " (generator busy)" if found["generator_load"] > BUSY and found["server_load"] < BUSY else ""
         table.add_row(
-            name,
+            name + limited,
             f"{found['rate']:,.0f}",
-            f"{found.get('messages_per_second', found['rate']):,.0f}",
-            f"{each:.2f}",
+            f"{found['messages_per_second']:,.0f}",
+            f"{found['cpu_us_per_message']:.2f}",
             *(f"{found[key]:,.0f}" for key in ("p50_us", "p99_us", "p999_us")),
+            f"{found['rss_mb']:.0f}",
             f"{found['server_load']:.0%}",
         )
-    console.print(table)
-    table = Table("requirement", "measured", "required", "")
+    return table
+
+
+def _table_of_verdicts(verdicts: list[Verdict]) -> Table:
+    table = Table("requirement", title="required, on the same run")
+    for column in ("median", "lowest", "highest", "by CPU time", "required", ""):
+        table.add_column(column, justify="right")
     for verdict in verdicts:
-        sign = ">=" if verdict.at_least else "<"
-        mark = "[green]pass[/]" if verdict.passed else "[red]fail[/]"
+        requirement = verdict.requirement
+        unit = f" {requirement.unit}"
         table.add_row(
-            verdict.name, f"{verdict.value:.3g} {verdict.unit}", f"{sign} {verdict.required:g} {verdict.unit}", mark
+            requirement.name,
+            *(f"{value:.3g}{unit}" for value in (verdict.value, verdict.low, verdict.high)),
+            "" if verdict.by_cpu is None else f"{verdict.by_cpu:.3g}{unit}",
+            f"{'<' if requirement.figure else '>='} {requirement.limit:g}{unit}",
+            "[green]pass[/]" if verdict.passed else "[red]fail[/]",
         )
-    console.print(table)
+    return table
 
 
 def machine() -> dict[str, str | int]:
     """Describe the machine and the interpreter, so that nobody compares figures of two machines."""
-    cpu = ""
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), "")
-    import os
-
+    lines = info.read_text().splitlines() if info.exists() else []
     return {
-        "cpu": cpu,
+        "cpu": next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), ""),
         "cores": os.cpu_count() or 0,
         "system": platform.platform(),
         "python": sys.version.split()[0],
@@ -116,8 +141,6 @@ def machine() -> dict[str, str | int]:
 
 
 def _version(package: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
     try:
         return version(package)
     except PackageNotFoundError:
@@ -135,18 +158,22 @@ def commit() -> str:
     return found.stdout.strip()
 
 
-def write(figures: Figures, verdicts: list[Verdict], generator: str) -> Path:
+def write(
+    result: Result, verdicts: list[Verdict], generator: str, options: dict[str, Any], folder: Path = RESULTS
+) -> Path:
     """Write everything as JSON under `loadtests/results/` and return the file."""
     now = datetime.now(UTC)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"bench-{now:%Y%m%d-%H%M%S}.json"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"bench-{now:%Y%m%d-%H%M%S}.json"
     content = {
         "when": now.isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
-        "generator": generator,
-        "figures": figures,
-        "verdicts": [asdict(verdict) | {"passed": verdict.passed} for verdict in verdicts],
+        "options": options,
+        "generator": {"name": generator, "limits": result.limits},
+        "rows": {name: {"median": median_of(rounds), "rounds": rounds} for name, rounds in result.rounds.items()},
+        "singles": result.singles,
+        "requirements": [asdict(verdict) | {"passed": verdict.passed} for verdict in verdicts],
     }
     path.write_text(json.dumps(content, indent=2) + "\n")
     return path

@@ -23,8 +23,9 @@ def install(kernel: Kernel) -> None:
     service = kernel.provide(PullRequestHoldService(store.max_offset, store.peek_record))
 
     def hold(pull: Pull, run: Callable[[], None]) -> bool:
-        millis = pull.hold_millis if config.long_polling_enable else config.short_polling_time_mills
-        held = HeldPull((pull.topic, pull.queue_id), pull.offset, pull.owner, pull.target.selection.filter, run)
+        terms = pull.terms
+        millis = terms.hold_millis if config.long_polling_enable else config.short_polling_time_mills
+        held = HeldPull((terms.topic, terms.queue_id), pull.offset, pull.owner, terms.filter, run)
         return service.hold(held, min(millis, MAX_HOLD_MILLIS) / 1_000)
 
     kernel.get(PullMessageService).hold = hold

@@ -26,12 +26,16 @@ from rocketmq_py.common.permission import is_readable
 from rocketmq_py.remoting.bodies.subscription import is_tag_type
 from rocketmq_py.remoting.bodies.topic_config import TopicConfig
 from rocketmq_py.remoting.codes import RequestCode, ResponseCode
-from rocketmq_py.remoting.headers.pull import ForbiddenType, PullMessageRequestHeader, PullMessageResponseHeader
+from rocketmq_py.remoting.headers.pull import ForbiddenType, PullMessageRequestHeader
+from rocketmq_py.store.consume_queue_store import AnyQueue
 from rocketmq_py.store.errors import StoreError
 from rocketmq_py.store.get_message import MAX_PULL_BYTES, GetMessageResult, GetMessageStatus
 from rocketmq_py.store.message_store import MessageStore
 
 logger = logging.getLogger(__name__)
+
+#: Remark of the everyday answer.
+FOUND: Final = GetMessageStatus.FOUND.name
 
 #: Most messages that one pull may ask for; a larger number is cut to it.
 MAX_MESSAGES: Final = 1_024
@@ -60,21 +64,40 @@ def code_of(status: GetMessageStatus, offset: int) -> ResponseCode:
     return code
 
 
-@dataclass(slots=True)
 class PullAnswer:
     """What a pull is answered with.
 
     Attributes:
         code: the response code.
         remark: the name of the store's status.
-        header: where the reader goes on.
+        suggested: the broker to ask next.
+        next_begin_offset: where the reader goes on.
+        min_offset, max_offset: what the queue holds.
         buffers: the body in parts; joined they are whole records, one behind the other.
+        size: bytes of the body.
     """
 
-    code: ResponseCode
-    remark: str
-    header: PullMessageResponseHeader
-    buffers: Sequence[bytes | memoryview] = ()
+    __slots__ = ("buffers", "code", "max_offset", "min_offset", "next_begin_offset", "remark", "size", "suggested")
+
+    def __init__(
+        self,
+        code: ResponseCode,
+        remark: str,
+        next_begin_offset: int,
+        min_offset: int,
+        max_offset: int,
+        suggested: int = MASTER_ID,
+        buffers: Sequence[bytes | memoryview] = (),
+        size: int = 0,
+    ) -> None:
+        self.code = code
+        self.remark = remark
+        self.next_begin_offset = next_begin_offset
+        self.min_offset = min_offset
+        self.max_offset = max_offset
+        self.suggested = suggested
+        self.buffers = buffers
+        self.size = size
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,52 +115,78 @@ class PullTarget:
     traffic: Traffic
 
 
+class PullTerms:
+    """What is the same in all pulls of one group from one queue, as long as it asks in the same way.
+
+    Attributes:
+        group, topic, queue_id: who wants what.
+        filter: which messages.
+        max_messages, max_bytes: how many at most.
+        stores_progress: whether the pull's commit offset is the group's progress.
+        hold_millis: how long the request may wait for a message; 0 for not at all.
+        traffic: counts what the group receives.
+        topic_sys_flag, group_sys_flag: what the client is told of both.
+        queue: the queue in the store, once it has been found there.
+    """
+
+    __slots__ = (
+        "filter",
+        "group",
+        "group_sys_flag",
+        "hold_millis",
+        "max_bytes",
+        "max_messages",
+        "queue",
+        "queue_id",
+        "stores_progress",
+        "topic",
+        "topic_sys_flag",
+        "traffic",
+    )
+
+    def __init__(self, header: PullMessageRequestHeader, target: PullTarget) -> None:
+        self.group = header.consumer_group
+        self.topic = header.topic
+        self.queue_id = header.queue_id
+        self.filter = target.selection.filter
+        self.max_messages = max(1, min(header.max_msg_nums, MAX_MESSAGES))
+        asked = header.max_msg_bytes
+        self.max_bytes = min(asked, MAX_PULL_BYTES) if asked is not None and asked > 0 else MAX_PULL_BYTES
+        self.stores_progress = bool(header.sys_flag & flags.PULL_COMMIT_OFFSET)
+        self.hold_millis = max(header.suspend_timeout_millis, 0) if header.sys_flag & flags.PULL_SUSPEND else 0
+        self.traffic = target.traffic
+        self.topic_sys_flag = target.config.topic_sys_flag
+        self.group_sys_flag = target.selection.group_sys_flag or 0
+        self.queue: AnyQueue | None = None
+
+
 class Pull:
     """One pull under way. Each path has a subclass that knows how to write the answer.
 
     Attributes:
-        group, topic, queue_id, offset: who wants what, from where (units).
-        max_messages: how many messages at most.
-        max_bytes: how many bytes at most.
-        target: what the checks found.
-        commit_offset: the group's progress to be stored; None for none.
-        hold_millis: how long the request may wait for a message; 0 for not at all.
+        terms: who wants what.
+        offset: from where, units.
+        commit_offset: the group's progress, if `terms` say so.
         owner: the connection that asked.
     """
 
-    __slots__ = (
-        "commit_offset",
-        "group",
-        "hold_millis",
-        "max_bytes",
-        "max_messages",
-        "offset",
-        "owner",
-        "queue_id",
-        "target",
-        "topic",
-    )
+    __slots__ = ("commit_offset", "offset", "owner", "terms")
 
-    def __init__(self, header: PullMessageRequestHeader, target: PullTarget, owner: Hashable) -> None:
-        sys_flag = header.sys_flag
-        self.group = header.consumer_group
-        self.topic = header.topic
-        self.queue_id = header.queue_id
-        self.offset = header.queue_offset
-        self.max_messages = max(1, min(header.max_msg_nums, MAX_MESSAGES))
-        asked = header.max_msg_bytes
-        self.max_bytes = min(asked, MAX_PULL_BYTES) if asked is not None and asked > 0 else MAX_PULL_BYTES
-        self.target = target
-        self.commit_offset = header.commit_offset if sys_flag & flags.PULL_COMMIT_OFFSET else None
-        self.hold_millis = max(header.suspend_timeout_millis, 0) if sys_flag & flags.PULL_SUSPEND else 0
+    def __init__(self, terms: PullTerms, owner: Hashable, offset: int, commit_offset: int) -> None:
+        self.terms = terms
         self.owner = owner
+        self.offset = offset
+        self.commit_offset = commit_offset
 
     def answer(self, result: PullAnswer) -> None:
         """Write the answer; called once, whenever it comes."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return f"<Pull {self.group} from {self.topic}-{self.queue_id} at {self.offset}, may wait {self.hold_millis} ms>"
+        terms = self.terms
+        return (
+            f"<Pull {terms.group} from {terms.topic}-{terms.queue_id} at {self.offset}, waits {terms.hold_millis} ms>"
+        )
 
 
 class PullChecks:
@@ -266,14 +315,16 @@ class PullMessageService:
             pull: the request.
             is_first: false when a held request runs again: it is not held once more and commits nothing.
         """
-        reset = self._offsets.take_reset(pull.group, pull.topic, pull.queue_id)
+        terms = pull.terms
+        reset = self._offsets.take_reset(terms.group, terms.topic, terms.queue_id)
         if reset is not None and self._config.use_server_side_reset_offset:
             self._answer_reset(pull, reset)
             return
+        queue = terms.queue
+        if queue is None or queue.is_deleted:
+            queue = terms.queue = self._store.find_queue(terms.topic, terms.queue_id)
         try:
-            result = self._store.get_message(
-                pull.topic, pull.queue_id, pull.offset, pull.max_messages, pull.target.selection.filter, pull.max_bytes
-            )
+            result = self._store.get_message_from(queue, pull.offset, terms.max_messages, terms.filter, terms.max_bytes)
         except StoreError as error:
             self._answer_failure(pull, error)
             return
@@ -286,9 +337,10 @@ class PullMessageService:
         self._finish(pull, result, is_first)
 
     async def _run_cold(self, pull: Pull, is_first: bool) -> None:
+        terms = pull.terms
         try:
             result = await self._store.get_message_cold(
-                pull.topic, pull.queue_id, pull.offset, pull.max_messages, pull.target.selection.filter, pull.max_bytes
+                terms.topic, terms.queue_id, pull.offset, terms.max_messages, terms.filter, terms.max_bytes
             )
         except (StoreError, OSError) as error:
             self._answer_failure(pull, error)
@@ -297,49 +349,41 @@ class PullMessageService:
 
     def _finish(self, pull: Pull, result: GetMessageResult, is_first: bool) -> None:
         # No await between the read and the hold: whatever arrives later finds the request in the hold service.
-        code = code_of(result.status, pull.offset)
-        if is_first and pull.commit_offset is not None:
+        terms = pull.terms
+        if is_first and terms.stores_progress:
             self._commit(pull)
-        if code is ResponseCode.PULL_NOT_FOUND and is_first and pull.hold_millis and self._keep(pull):
-            return
-        buffers: Sequence[bytes | memoryview] = ()
-        if code is ResponseCode.SUCCESS:
-            buffers = result.buffers
-            pull.target.traffic.add(result.message_count, result.size)
         policy = self._read_policy
-        suggested = MASTER_ID if policy.is_plain else policy.suggest(pull.group, result.behind_bytes, result.is_slow)
-        header = self._header(pull, result.next_begin_offset, result.min_offset, result.max_offset, suggested)
-        pull.answer(PullAnswer(code, result.status.name, header, buffers))
+        if result.status is GetMessageStatus.FOUND:
+            terms.traffic.add(result.message_count, result.size)
+            # Looked up once and for all: the everyday answer.
+            code, remark, buffers, size = ResponseCode.SUCCESS, FOUND, result.buffers, result.size
+        else:
+            code, remark, buffers, size = code_of(result.status, pull.offset), result.status.name, [], 0
+            if code is ResponseCode.PULL_NOT_FOUND and is_first and terms.hold_millis and self._keep(pull):
+                return
+        suggested = MASTER_ID if policy.is_plain else policy.suggest(terms.group, result.behind_bytes, result.is_slow)
+        following = result.next_begin_offset
+        self._offsets.commit_pull(terms.group, terms.topic, terms.queue_id, following)
+        pull.answer(PullAnswer(code, remark, following, result.min_offset, result.max_offset, suggested, buffers, size))
 
     def _keep(self, pull: Pull) -> bool:
         return self.hold is not None and self.hold(pull, lambda: self.run(pull, is_first=False))
 
     def _commit(self, pull: Pull) -> None:
-        offset = pull.commit_offset
-        if offset is not None and not self._offsets.has_reset(pull.group, pull.topic, pull.queue_id):
-            self._offsets.commit(pull.group, pull.topic, pull.queue_id, offset)
+        terms = pull.terms
+        if not self._offsets.has_reset(terms.group, terms.topic, terms.queue_id):
+            self._offsets.commit(terms.group, terms.topic, terms.queue_id, pull.commit_offset)
 
     def _answer_failure(self, pull: Pull, error: Exception) -> None:
         """Answer a read that the store could not do; the reader stays where it is."""
         logger.error("%r failed: %s", pull, error)
-        header = self._header(pull, pull.offset, 0, 0, MASTER_ID)
-        pull.answer(PullAnswer(ResponseCode.SYSTEM_ERROR, "store getMessage return null", header))
+        pull.answer(PullAnswer(ResponseCode.SYSTEM_ERROR, "store getMessage return null", pull.offset, 0, 0))
 
     def _answer_reset(self, pull: Pull, offset: int) -> None:
-        minimum = self._store.min_offset(pull.topic, pull.queue_id)
-        maximum = self._store.max_offset(pull.topic, pull.queue_id)
-        header = self._header(pull, offset, minimum, maximum, MASTER_ID)
-        pull.answer(PullAnswer(ResponseCode.PULL_OFFSET_MOVED, GetMessageStatus.OFFSET_RESET.name, header))
-
-    def _header(
-        self, pull: Pull, following: int, minimum: int, maximum: int, suggested: int
-    ) -> PullMessageResponseHeader:
-        self._offsets.commit_pull(pull.group, pull.topic, pull.queue_id, following)
-        return PullMessageResponseHeader(
-            suggest_which_broker_id=suggested,
-            next_begin_offset=following,
-            min_offset=minimum,
-            max_offset=maximum,
-            topic_sys_flag=pull.target.config.topic_sys_flag,
-            group_sys_flag=pull.target.selection.group_sys_flag or 0,
+        terms = pull.terms
+        minimum = self._store.min_offset(terms.topic, terms.queue_id)
+        maximum = self._store.max_offset(terms.topic, terms.queue_id)
+        self._offsets.commit_pull(terms.group, terms.topic, terms.queue_id, offset)
+        pull.answer(
+            PullAnswer(ResponseCode.PULL_OFFSET_MOVED, GetMessageStatus.OFFSET_RESET.name, offset, minimum, maximum)
         )

@@ -169,12 +169,31 @@ MAX_BATCH_MESSAGES: Final = 1_000
 #: Names whose values only the broker knows; what a client says there is not stored.
 BROKER_OWNED: Final = (names.POP_CK, names.CRC32, names.MSG_REGION, names.TRACE_ON, names.CLUSTER)
 _OWNED_BYTES: Final = frozenset(name.encode() for name in BROKER_OWNED)
+_UNIQUE_KEY: Final = names.UNIQ_KEY.encode()
 
 
 def without_owned(client: bytes) -> bytes:
     """Return a client's properties without those that the broker owns; all other bytes stay as they are."""
     parts = [part for part in client.split(b"\x02") if part and part.partition(b"\x01")[0] not in _OWNED_BYTES]
     return b"".join(part + b"\x02" for part in parts)
+
+
+def batch_suffixes(client: bytes, suffix: bytes) -> tuple[bytes, bytes]:
+    """Return what is stored behind the own properties of a batch's messages: the request's, and the broker's.
+
+    The request's unique key names the batch as a whole. A message with a key of its own keeps that, as its producer
+    was told it; one without gets the batch's. Differs from RocketMQ up to 5.3.3, which appends the batch's key to every
+    message, so that a reader, for whom the later of two equal names counts, sees one key on all of them.
+
+    Args:
+        client: properties of the request, without those that the broker owns.
+        suffix: the broker's, see `stored_suffix`.
+
+    Returns:
+        The suffix for messages with a unique key, and the one for messages without.
+    """
+    parts = [part for part in client.split(b"\x02") if part.partition(b"\x01")[0] != _UNIQUE_KEY]
+    return stored_properties(b"\x02".join(parts), suffix), stored_properties(client, suffix)
 
 
 def tags_code(tags: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated
 
 import typer
@@ -9,6 +10,8 @@ import typer
 from rocketmq_py.assembly.kernel import Kernel
 from rocketmq_py.assembly.stages import build_broker
 from rocketmq_py.broker.config import BrokerConfig
+from rocketmq_py.cli.explain import Thing
+from rocketmq_py.cli.explain import explain as explain_broker
 from rocketmq_py.cli.options import ConfigFileOption, JsonOption, SetOption, VerboseOption
 from rocketmq_py.cli.output import Output, reporting
 from rocketmq_py.cli.process import run_event_loop, serve_until_signal, set_up_logging
@@ -71,22 +74,19 @@ def explain(
     through: ThroughOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List the parts, tables and periodic work of a broker by stage, without starting it."""
+    """List by stage what a broker is made of, without starting it: parts, hooks, request codes, tables, periodic work."""
     output = Output(json)
     with reporting(output):
         environment = system_environment()
         broker_config, store_config = load_configs(environment, config, assignments, None)
 
-        async def main() -> Kernel:
-            return build_broker(broker_config, store_config, environment, through)
+        async def main() -> list[tuple[str, Thing]]:
+            build = functools.partial(build_broker, broker_config, store_config, environment)
+            build(through)
+            return list(explain_broker(build, through))
 
-        kernel: Kernel = run_event_loop(main)
-        rows = [{"stage": part.stage, "kind": "part", "name": part.kind.__name__} for part in kernel.parts]
-        rows += [{"stage": "", "kind": "table", "name": table.name} for table in kernel.tables]
-        rows += [
-            {"stage": "", "kind": "periodic", "name": f"{work.name}, every {work.seconds:g} s"}
-            for work in kernel.periodic.works
-        ]
+        found: list[tuple[str, Thing]] = run_event_loop(main)
+        rows = [{"stage": stage, "kind": kind, "name": name} for stage, (kind, name) in found]
         output.rows(("stage", "kind", "name"), rows)
 
 

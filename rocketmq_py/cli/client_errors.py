@@ -36,6 +36,11 @@ def run_client(work: Callable[[], Awaitable[None]]) -> None:
             str(error), Exit.CANNOT_CONNECT, "Start one: rmq-py standalone. Name another: -n HOST:PORT"
         ) from error
     except BrokerResponseError as error:
+        if error.code == ResponseCode.REQUEST_CODE_NOT_SUPPORTED and "name server" in str(error):
+            hint = (
+                "What listens there may be a broker; name servers listen on 9876 by default. Name another: -n HOST:PORT"
+            )
+            raise CliError(str(error), Exit.CANNOT_CONNECT, hint) from error
         raise CliError(str(error), _status(error.code)) from error
     except (RemotingError, ClientError) as error:
         connecting = isinstance(error, RemotingError | TimeoutError) or "connect" in str(error)

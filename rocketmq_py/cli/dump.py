@@ -105,3 +105,13 @@ def hex_lines(piece: Piece, width: int = 16) -> list[str]:
         shown = label or text
         lines.append(f"{piece.offset + number * width:>12}  {row.hex(' '):<{width * 3 - 1}}  {shown}".rstrip())
     return lines
+
+
+def text_lines(piece: Piece, width: int = 16) -> list[str]:
+    """Return a piece as lines of hex and text, without its name."""
+    lines = []
+    for at in range(0, len(piece.data), width):
+        row = piece.data[at : at + width]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        lines.append(f"{piece.offset + at:>12}  {row.hex(' '):<{width * 3 - 1}}  {text}")
+    return lines

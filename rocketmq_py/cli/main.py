@@ -7,7 +7,6 @@ the course shows only the groups whose subsystem it has.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -27,7 +26,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "broker": ("rocketmq_py.cli.broker", "rocketmq_py.assembly.remoting", "Run and inspect a broker."),
     "topic": ("rocketmq_py.cli.topic", "rocketmq_py.client.producer", "List, create, describe and delete topics."),
     "message": ("rocketmq_py.cli.message", "rocketmq_py.client.producer", "Send, consume and find messages."),
-    "store": ("rocketmq_py.cli.store", "rocketmq_py.store.consume_queue_unit", "Look into the files of a store."),
+    "store": ("rocketmq_py.cli.store", "rocketmq_py.store.verify", "Look into the files of a store."),
     "stage": ("rocketmq_py.cli.stage", "rocketmq_py.course.manifest", "The stages of the course."),
 }
 
@@ -41,6 +40,9 @@ def _is_there(module: str) -> bool:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        # Slow to import, and of no use to a server that starts.
+        import importlib.metadata
+
         print(f"rocketmq_py {importlib.metadata.version('rocketmq-py')}")
         raise typer.Exit()
 

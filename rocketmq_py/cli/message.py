@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from rocketmq_py.cli.client_errors import run_admin, run_client
+from rocketmq_py.cli.consume import ConsumeOptions, Start, parse_time, print_json_line
+from rocketmq_py.cli.consume import consume as consume_messages
 from rocketmq_py.cli.options import DEFAULT_NAMESRV, JsonOption, NamesrvOption
 from rocketmq_py.cli.output import CliError, Exit, Output, reporting
 from rocketmq_py.client.admin.client import AdminClient
@@ -83,6 +85,56 @@ def _assignment(text: str) -> tuple[str, str]:
     if not separator or not name:
         raise CliError(f"--property {text!r} is not KEY=VALUE", Exit.USAGE)
     return name, value
+
+
+@app.command()
+def consume(
+    topic: TopicArgument,
+    group: Annotated[str, typer.Option(help="Read as a member of this group, and commit; without, just look.")] = "",
+    start: Annotated[Start, typer.Option("--from", help="Where to begin when the group has no offset.")] = Start.FIRST,
+    from_time: Annotated[
+        str, typer.Option(help="Begin at a store time: milliseconds since 1970 or a date; moves the group.")
+    ] = "",
+    tags: Annotated[str, typer.Option("--filter", help="Tags, separated by ||.")] = "",
+    sql: Annotated[str, typer.Option(help="An SQL92 condition on properties.")] = "",
+    count: Annotated[int, typer.Option("--count", "--max", min=0, help="Stop after so many messages; 0: never.")] = 0,
+    wait: Annotated[float, typer.Option(min=0, help="Stop after so many seconds without a message.")] = 3.0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Never stop: until Ctrl-C.")] = False,
+    namesrv: NamesrvOption = DEFAULT_NAMESRV,
+    json: Annotated[bool, typer.Option("--json", help="Print each message as one line of JSON.")] = False,
+) -> None:
+    """Read messages: with --group as its member, without just looking. Exit status 3 if there were none."""
+    output = Output(json)
+
+    def show(message: MessageExt) -> None:
+        row = message_row(message)
+        if json:
+            print_json_line(row)
+            return
+        body = row.get("body", f"({len(message.body)} bytes, not text)")
+        output.line(f"{message.queue_id}:{message.queue_offset}  {message.tags or '-'}  {body}")
+
+    with reporting(output):
+        if tags and sql:
+            raise CliError("give --filter or --sql, not both", Exit.USAGE)
+        options = ConsumeOptions(
+            topic,
+            group,
+            start,
+            parse_time(from_time) if from_time else None,
+            tags,
+            sql,
+            count,
+            None if follow else wait,
+        )
+
+        async def work() -> None:
+            if not await consume_messages(namesrv, options, show):
+                raise CliError(
+                    f"no message of topic {topic} came within {wait:g} s", Exit.NOT_FOUND, "Wait longer: --follow"
+                )
+
+        run_client(work)
 
 
 @app.command()

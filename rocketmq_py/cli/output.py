@@ -8,14 +8,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from rocketmq_py.common.errors import RocketMQError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Exit(enum.IntEnum):
@@ -70,7 +71,7 @@ class Output:
     @property
     def console(self) -> Console:
         """Standard output; colours only on a terminal."""
-        return Console(soft_wrap=True, highlight=False)
+        return _console()
 
     def rows(self, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], empty: str = "nothing found") -> None:
         """Print a list: each row maps JSON names to values, of which `columns` are shown to people."""
@@ -79,13 +80,15 @@ class Output:
         elif not rows:
             self.line(empty)
         else:
+            from rich.table import Table
+
             table = Table(*columns, box=None, pad_edge=False, header_style="bold")
             for row in rows:
                 table.add_row(*(printable(str(row.get(column, ""))) for column in columns))
             console = self.console
             if not console.is_terminal:
                 # A pipe has no width: a value is never cut for it.
-                console = Console(width=4_000, soft_wrap=True, highlight=False)
+                console = _console(width=4_000)
             console.print(table)
 
     def item(self, values: Mapping[str, Any]) -> None:
@@ -111,11 +114,18 @@ class Output:
         if self.as_json:
             sys.stderr.write(msgspec.json.encode({"error": text, "next": next_step}).decode() + "\n")
             return
-        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console = _console(stderr=True)
         console.print("error:", style="bold red", end=" ")
         console.print(printable(text), markup=False)
         if next_step:
             console.print(printable(next_step), markup=False)
+
+
+def _console(*, width: int | None = None, stderr: bool = False) -> Console:
+    # Imported here because a server that starts prints nothing through it.
+    from rich.console import Console
+
+    return Console(width=width, stderr=stderr, soft_wrap=True, highlight=False)
 
 
 @contextmanager

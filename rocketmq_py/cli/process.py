@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from rich.logging import RichHandler
+from rocketmq_py.remoting.allocator import keep_large_blocks
 
 #: Seconds after SIGTERM until the process ends, whatever is still under way.
 STOP_SECONDS = 5.0
@@ -32,6 +33,8 @@ def set_up_logging(verbose: bool = False) -> None:
     """Log to standard error: with colours on a terminal, as plain lines elsewhere."""
     level = logging.DEBUG if verbose else logging.INFO
     if sys.stderr.isatty():
+        from rich.logging import RichHandler
+
         handler: logging.Handler = RichHandler(show_path=False, log_time_format="%H:%M:%S")
         logging.basicConfig(level=level, handlers=[handler], format="%(message)s")
     else:
@@ -40,6 +43,7 @@ def set_up_logging(verbose: bool = False) -> None:
 
 def run_event_loop(main: Callable[[], Awaitable[Any]]) -> Any:
     """Run a coroutine function on the fastest loop there is: uvloop where it installs, else asyncio."""
+    keep_large_blocks()
     try:
         import uvloop
     except ImportError:
@@ -73,6 +77,8 @@ async def serve_until_signal(service: Service, ready: Callable[[], str]) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     await service.start()
+    # What exists now stays for good: the garbage collector need not look at it again and again.
+    gc.freeze()
     try:
         print(ready(), flush=True)
         await stopping.wait()

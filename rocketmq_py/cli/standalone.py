@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sys
 from pathlib import Path
@@ -51,6 +52,11 @@ class Standalone:
             await self.namesrv.stop()
             raise
 
+    @property
+    def addresses(self) -> list[str]:
+        """Where the broker listens."""
+        return [f"127.0.0.1:{self._config.listen_port}"]
+
     async def stop(self) -> None:
         """Stop the broker, then the name server."""
         if self.broker is not None:
@@ -65,6 +71,8 @@ class Processes:
         self.namesrv = namesrv
         self._commands = commands
         self._brokers: list[asyncio.subprocess.Process] = []
+        #: Where the brokers listen, as they announced it.
+        self.addresses: list[str] = []
 
     async def start(self) -> None:
         """Return when every broker has announced that it serves.
@@ -91,6 +99,8 @@ class Processes:
         if b"boot success" not in line:
             status = await process.wait()
             raise CliError(f"a broker process ended with status {status} before it served; its messages are above")
+        found = re.search(r"127\.0\.0\.1:\d+", line.decode("utf-8", "replace"))
+        self.addresses.append(found.group() if found else "?")
 
     async def stop(self) -> None:
         """Stop all brokers at the same time, then the name server."""
@@ -132,10 +142,17 @@ def standalone(
                 service = Processes(namesrv, [_command(index, port, folder, assignments) for index in range(brokers)])
             await serve_until_signal(
                 service,
-                lambda: f"boot success: name server 127.0.0.1:{namesrv.port}, {brokers} broker(s), files in {folder}",
+                lambda: (
+                    f"boot success: name server 127.0.0.1:{namesrv.port}, "
+                    f"{_plural('broker', service.addresses)} {', '.join(service.addresses)}, files in {folder}"
+                ),
             )
 
         run_event_loop(main)
+
+
+def _plural(word: str, things: list[str]) -> str:
+    return word if len(things) == 1 else f"{word}s"
 
 
 def _command(index: int, port: int, folder: Path, assignments: list[str] | None) -> list[str]:

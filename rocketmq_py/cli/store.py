@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,8 @@ from rocketmq_py.common.host import decode_host
 from rocketmq_py.common.properties import decode_properties
 from rocketmq_py.common.record import RecordState
 from rocketmq_py.store.consume_queue_unit import UNIT_LAYOUT
+from rocketmq_py.store.index_file import ENTRY_LAYOUT, HEADER_LAYOUT, SLOT_SIZE
+from rocketmq_py.store.verify import verify_store
 
 app = typer.Typer(no_args_is_help=True, help="Look into the files of a store.")
 
@@ -31,10 +34,12 @@ def dump(
     start: Annotated[int, typer.Option("--from", min=0, help="Commit log offset of the first record.")] = 0,
     count: Annotated[int, typer.Option("--count", "-c", min=1, help="How many records or units.")] = 10,
     queue: Annotated[str, typer.Option(help="TOPIC/QUEUE: show units of that consume queue instead.")] = "",
+    index: Annotated[bool, typer.Option("--index", help="Show entries of the index files instead.")] = False,
+    slots: Annotated[int, typer.Option(min=1, help="Hash slots of an index file (maxHashSlotNum).")] = 5_000_000,
     show_bytes: Annotated[bool, typer.Option("--bytes", help="Show every field with its bytes.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Show records of the commit log, or units of a consume queue. Also works beside a running broker."""
+    """Show records of the commit log, units of a consume queue, or entries of the index. Also works beside a running broker."""
     output = Output(json)
     with reporting(output):
         files = system_environment().files
@@ -44,6 +49,9 @@ def dump(
         if queue:
             rows = list(islice(_units(files, root, queue), count))
             columns: tuple[str, ...] = ("queueOffset", "physicalOffset", "size", "tagsCode")
+        elif index:
+            rows = list(islice(_index_entries(files, root, slots), count))
+            columns = ("file", "entry", "keyHash", "physicalOffset", "storeTimestampMs", "previous")
         else:
             rows = list(islice(_records(files, root, start), count))
             columns = ("offset", "size", "topic", "queueId", "queueOffset", "tags", "keys", "body")
@@ -103,3 +111,61 @@ def _units(files: FileSystem, root: str, queue: str) -> Iterator[dict[str, Any]]
                 "tagsCode": tags_code,
                 "pieces": explain(UNIT_LAYOUT, data[at : at + UNIT_LAYOUT.size], first + at),
             }
+
+
+def _index_entries(files: FileSystem, root: str, slots: int) -> Iterator[dict[str, Any]]:
+    folder = os.path.join(root, "index")
+    for name in files.list_directory(folder) if files.is_directory(folder) else ():
+        data = files.read_file(os.path.join(folder, name))
+        begin, _, _, _, _, next_entry = HEADER_LAYOUT.struct.unpack_from(data)
+        first = HEADER_LAYOUT.size + slots * SLOT_SIZE
+        if first + next_entry * ENTRY_LAYOUT.size > len(data):
+            raise CliError(
+                f"{name} has {len(data)} bytes, too few for {slots} slots and {next_entry} entries",
+                Exit.USAGE,
+                "Give --slots as maxHashSlotNum of the broker",
+            )
+        for number in range(1, next_entry):
+            at = first + number * ENTRY_LAYOUT.size
+            key_hash, physical_offset, seconds, previous = ENTRY_LAYOUT.struct.unpack_from(data, at)
+            yield {
+                "file": name,
+                "entry": number,
+                "keyHash": key_hash,
+                "physicalOffset": physical_offset,
+                "storeTimestampMs": begin + seconds * 1_000,
+                "previous": previous,
+                "pieces": explain(ENTRY_LAYOUT, data[at : at + ENTRY_LAYOUT.size], at),
+            }
+
+
+@app.command()
+def verify(
+    directory: DirectoryArgument,
+    running: Annotated[bool, typer.Option("--running", help="Do not ask for the lock: a broker is running.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Read every file of a store, change none, and say what is not as it should be. Exit status 1 if anything is."""
+    output = Output(json)
+    with reporting(output):
+        root = str(directory.expanduser())
+        environment = system_environment()
+        if not environment.files.is_directory(os.path.join(root, "commitlog")):
+            raise CliError(f"{root} is no store directory: it has no folder commitlog", Exit.NOT_FOUND)
+        report = verify_store(environment, root, take_lock=not running)
+        if json:
+            output.json(
+                {
+                    "isSound": report.is_sound,
+                    "problems": [asdict(problem) for problem in report.problems],
+                    "counts": report.counts,
+                    "notes": report.notes,
+                }
+            )
+        else:
+            output.item(report.counts)
+            for line in (*report.notes, *map(str, report.problems)):
+                output.line(line)
+            output.line("the store is sound" if report.is_sound else f"{len(report.problems)} problems")
+        if not report.is_sound:
+            raise typer.Exit(Exit.FAILURE)

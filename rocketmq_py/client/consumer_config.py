@@ -99,6 +99,7 @@ class LitePullConsumerConfig(ConsumerConfig):
     Attributes:
         auto_commit: commit what `poll` handed out, every `auto_commit_interval_millis`.
         poll_timeout_millis: how long `poll` waits if it is not told.
+        pull_threshold_for_all: messages fetched and not handed out, of all queues, beyond which nothing is fetched.
         pull_threshold_for_queue, pull_threshold_size_for_queue, consume_max_span: limits of one queue's cache.
     """
 
@@ -107,6 +108,7 @@ class LitePullConsumerConfig(ConsumerConfig):
     auto_commit: bool = True
     auto_commit_interval_millis: int = 5_000
     poll_timeout_millis: int = 5_000
+    pull_threshold_for_all: int = 10_000
     pull_threshold_for_queue: int = 1_000
     pull_threshold_size_for_queue: int = 100
     consume_max_span: int = 2_000

@@ -38,11 +38,14 @@ from rocketmq_py.remoting.codes import ResponseCode
 
 logger = logging.getLogger(__name__)
 
-#: Seconds to wait: a queue's cache is full; the queue is paused; no first offset could be found.
+#: Seconds to wait: a cache is full; the queue is paused; no first offset could be found; the broker is busy.
 FULL_SECONDS: Final = 0.05
 PAUSED_SECONDS: Final = 1.0
 OFFSET_SECONDS: Final = 3.0
 BROKER_FLOW_CONTROL_SECONDS: Final = 0.02
+#: Seconds between two questions to a broker that answers "nothing new" at once instead of holding the question: it is
+#: of stage pull, or it holds as many as it can. Without a pause both sides would do nothing else.
+NOT_HELD_SECONDS: Final = 0.1
 
 
 @dataclass(slots=True, eq=False)
@@ -108,6 +111,8 @@ class LitePullConsumer:
         self._ready: asyncio.Queue[tuple[AssignedQueue, ProcessQueue, list[MessageExt]]] = asyncio.Queue()
         self._next_commit = 0.0
         self._is_running = False
+        # Cancelled fetches that have not noticed yet; `stop` waits for them.
+        self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def group(self) -> str:
@@ -136,7 +141,8 @@ class LitePullConsumer:
             await self.commit()
         self._is_running = False
         self.instance.topic_sources.remove(self._topics)
-        await self._drop(list(self._assigned))
+        self._drop(list(self._assigned))
+        await asyncio.gather(*self._ending, return_exceptions=True)
         if self._owns_instance:
             await self.instance.stop()
 
@@ -172,9 +178,14 @@ class LitePullConsumer:
         self._expressions[topic] = build_subscription(topic, expression, expression_type)
 
     async def assign(self, queues: Iterable[MessageQueue]) -> None:
-        """Fetch exactly these queues from now on; those that stay keep their positions."""
+        """Fetch exactly these queues from now on; those that stay keep their positions.
+
+        With `auto_commit`, how far `poll` came in the others is committed first. Differs from RocketMQ, which forgets it.
+        """
         wanted = set(queues)
-        await self._drop([queue for queue in self._assigned if queue not in wanted])
+        if self.config.auto_commit:
+            await self.commit(self._handed_out(self._assigned.keys() - wanted))
+        self._drop([queue for queue in self._assigned if queue not in wanted])
         for queue in sorted(wanted - self._assigned.keys()):
             assigned = self._assigned[queue] = AssignedQueue(queue)
             if self._is_running:
@@ -196,17 +207,20 @@ class LitePullConsumer:
             self._find(queue).is_paused = False
 
     async def seek(self, queue: MessageQueue, offset: int) -> None:
-        """Go on at another offset of an assigned queue.
+        """Go on at another offset of an assigned queue; what was fetched and not handed out is forgotten.
 
         Raises:
             ClientStateError: the queue is not assigned.
             ClientError: the offset is not within the queue.
         """
-        assigned = self._find(queue)
+        self._find(queue)
         low, high = await self.offsets.min_offset(queue), await self.offsets.max_offset(queue)
         if not low <= offset <= high:
             raise ClientError(f"cannot seek to offset {offset} of {queue}: it has {low} to {high}")
-        await self._end(assigned)
+        # Looked up again: the queue may have been given up meanwhile. From here to the end there is no await, so no
+        # other call sees a queue without a fetch, or with two.
+        assigned = self._find(queue)
+        self._end(assigned)
         assigned.window = ProcessQueue()
         assigned.pull_offset = assigned.consume_offset = offset
         if self._is_running:
@@ -229,17 +243,18 @@ class LitePullConsumer:
     def _begin(self, assigned: AssignedQueue) -> None:
         assigned.task = asyncio.get_running_loop().create_task(self._fetch(assigned), name=f"fetch {assigned.queue}")
 
-    @staticmethod
-    async def _end(assigned: AssignedQueue) -> None:
+    def _end(self, assigned: AssignedQueue) -> None:
         assigned.window.is_dropped = True
+        assigned.window.clear()
         task, assigned.task = assigned.task, None
         if task is not None:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
-    async def _drop(self, queues: Iterable[MessageQueue]) -> None:
+    def _drop(self, queues: Iterable[MessageQueue]) -> None:
         for queue in queues:
-            await self._end(self._assigned.pop(queue))
+            self._end(self._assigned.pop(queue))
             self._store.forget(queue)
 
     # --- handing out --------------------------------------------------------------------------------------------------
@@ -284,18 +299,19 @@ class LitePullConsumer:
             offsets: these positions; None: behind everything that `poll` handed out.
         """
         if offsets is None:
-            offsets = {
-                queue: assigned.consume_offset
-                for queue, assigned in self._assigned.items()
-                if assigned.consume_offset >= 0
-            }
+            offsets = self._handed_out(self._assigned)
         for queue, offset in offsets.items():
             self._store.update(queue, offset, increase_only=False)
         await self._store.persist(list(offsets))
 
+    def _handed_out(self, queues: Iterable[MessageQueue]) -> dict[MessageQueue, int]:
+        """Return the positions behind what `poll` handed out, of those queues of which it did."""
+        found = {queue: self._assigned[queue].consume_offset for queue in queues}
+        return {queue: offset for queue, offset in found.items() if offset >= 0}
+
     async def committed(self, queue: MessageQueue) -> int:
         """Return the offset that the group has stored at the broker; -1 if there is none."""
-        return await self._store.read(queue)
+        return await self._store.read(queue, zero_if_young=False)
 
     # --- fetching -----------------------------------------------------------------------------------------------------
 
@@ -313,7 +329,7 @@ class LitePullConsumer:
             return PAUSED_SECONDS
         if self._is_full(window):
             return FULL_SECONDS
-        queue = assigned.queue
+        queue, began = assigned.queue, asyncio.get_running_loop().time()
         try:
             if assigned.pull_offset < 0:
                 assigned.pull_offset = await self._start_offset.find(queue)
@@ -335,7 +351,8 @@ class LitePullConsumer:
             self._ready.put_nowait((assigned, window, result.messages))
         # An illegal offset corrects itself here, too: the answer names the right one.
         assigned.pull_offset = result.next_begin_offset
-        return 0.0
+        is_held = asyncio.get_running_loop().time() - began >= NOT_HELD_SECONDS
+        return 0.0 if is_held or result.status is not PullStatus.NO_NEW_MSG else NOT_HELD_SECONDS
 
     @property
     def _pause_after_error(self) -> float:
@@ -344,7 +361,8 @@ class LitePullConsumer:
     def _is_full(self, window: ProcessQueue) -> bool:
         config = self.config
         return (
-            len(window) > config.pull_threshold_for_queue
+            self._ready.qsize() * config.pull_batch_size > config.pull_threshold_for_all
+            or len(window) > config.pull_threshold_for_queue
             or window.size >> 20 > config.pull_threshold_size_for_queue
             or window.span > config.consume_max_span
         )

@@ -149,9 +149,6 @@ class LitePullSubscriber(LitePullConsumer):
 
     async def give_up(self, queue: MessageQueue) -> None:
         """Stop to fetch a queue, and store how far `poll` came in it."""
-        assigned = self._find(queue)
-        if self.config.auto_commit and assigned.consume_offset >= 0:
-            await self.commit({queue: assigned.consume_offset})
         await super().assign([other for other in self.assignment if other != queue])
 
     async def queues_changed(self, topic: str, queues: Sequence[MessageQueue], mine: Sequence[MessageQueue]) -> None:

@@ -86,10 +86,19 @@ class RemoteOffsetStore:
         """See `OffsetStore.get`."""
         return self._offsets.get(queue, NO_OFFSET)
 
-    async def read(self, queue: MessageQueue) -> int:
-        """Ask the queue's master; see `OffsetStore.read`."""
+    async def read(self, queue: MessageQueue, *, zero_if_young: bool = True) -> int:
+        """Ask the queue's master; see `OffsetStore.read`.
+
+        Args:
+            queue: which.
+            zero_if_young: take the broker's 0 for a group without an offset while the first message of the queue is
+                still in memory; else such a group has `NO_OFFSET` (brokers before 5.0 answer 0 all the same).
+        """
         header = QueryConsumerOffsetRequestHeader(
-            consumer_group=self._group, topic=queue.topic, queue_id=queue.queue_id
+            consumer_group=self._group,
+            topic=queue.topic,
+            queue_id=queue.queue_id,
+            set_zero_if_not_found=None if zero_if_young else False,
         )
         address = await self._address_of(queue)
         try:

@@ -159,7 +159,7 @@ class PullConsumer:
 
     async def committed(self, queue: MessageQueue) -> int:
         """Return the offset that the group has stored at the broker; -1 if there is none."""
-        return await self._store.read(queue)
+        return await self._store.read(queue, zero_if_young=False)
 
     async def commit(self, offsets: Mapping[MessageQueue, int]) -> None:
         """Store offsets of the group at the brokers, smaller ones too; what fails is logged."""

@@ -1,25 +1,30 @@
-"""The producer for ordinary code, without `await`.
+"""Clients for ordinary code, without `await`: producer and consumers.
 
     with Producer("OrderService", namesrv_addr="127.0.0.1:9876") as producer:
         result = producer.send(Message.of("Orders", b"...", keys="order-17"))
         print(result.msg_id, result.queue)
 
-Any number of threads may use one producer. The work is done by the asynchronous client in a thread of its own.
+Any number of threads may use one client. The work is done by the asynchronous client in a thread of its own.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from rocketmq_py.client import lite_pull_subscriber
 from rocketmq_py.client import producer as asynchronous
+from rocketmq_py.client import push_consumer as asynchronous_push
 from rocketmq_py.client.blocking import LoopThread
 from rocketmq_py.client.config import ProducerConfig
+from rocketmq_py.client.consume_service import Listener
+from rocketmq_py.client.consumer_config import LitePullConsumerConfig, PushConsumerConfig
 from rocketmq_py.client.selectors import Selector
 from rocketmq_py.client.send_result import SendResult
-from rocketmq_py.common.message import Message, MessageQueue
+from rocketmq_py.common.message import Message, MessageExt, MessageQueue
+from rocketmq_py.remoting.bodies.subscription import TAG
 
 
 class Producer:
@@ -91,3 +96,118 @@ class Producer:
     def publish_queues(self, topic: str) -> list[MessageQueue]:
         """Return the queues that messages of a topic may go to."""
         return self._thread.run(self._producer.publish_queues(topic))
+
+
+class PushConsumer:
+    """Hands messages to a listener, in threads; see `client/push_consumer.py`.
+
+        def handle(messages, context):
+            ...
+
+        consumer = PushConsumer("Billing", namesrv_addr="127.0.0.1:9876")
+        consumer.subscribe("Orders")
+        consumer.register_listener(handle)
+        with consumer:
+            input("Enter ends it. ")
+
+    Args:
+        group: the consumer group.
+        config: the settings; None: the defaults.
+        namesrv_addr: the name servers, instead of those in `config`.
+    """
+
+    def __init__(self, group: str, config: PushConsumerConfig | None = None, *, namesrv_addr: str = "") -> None:
+        self._thread = LoopThread("rocketmq-py-push-consumer")
+        self._consumer = asynchronous_push.PushConsumer(group, config, namesrv_addr=namesrv_addr)
+
+    def subscribe(self, topic: str, expression: str = "*", expression_type: str = TAG) -> None:
+        """Subscribe a topic, or change its expression; see `PushConsumer.subscribe`."""
+
+        async def subscribe() -> None:
+            self._consumer.subscribe(topic, expression, expression_type)
+
+        self._thread.run(subscribe())
+
+    def register_listener(self, listener: Listener) -> None:
+        """Name the function that handles messages. It is called in threads of its own, several at a time."""
+        self._consumer.register_listener(listener)
+
+    def start(self) -> None:
+        """Join the group and begin to consume."""
+        self._thread.run(self._consumer.start())
+
+    def stop(self) -> None:
+        """Finish what the listener is doing, store the offsets, leave the group. A second call does nothing."""
+        self._thread.run(self._consumer.stop())
+        self._thread.close()
+
+    def __enter__(self) -> PushConsumer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class LitePullConsumer:
+    """Shares the queues of its group, and hands messages out when asked; see `client/lite_pull_subscriber.py`.
+
+        consumer = LitePullConsumer("Audit", namesrv_addr="127.0.0.1:9876")
+        consumer.subscribe("Orders")
+        with consumer:
+            for message in consumer.poll():
+                ...
+
+    Args:
+        group: the consumer group.
+        config: the settings; None: the defaults.
+        namesrv_addr: the name servers, instead of those in `config`.
+    """
+
+    def __init__(self, group: str, config: LitePullConsumerConfig | None = None, *, namesrv_addr: str = "") -> None:
+        self._thread = LoopThread("rocketmq-py-lite-pull-consumer")
+        self._consumer = lite_pull_subscriber.LitePullSubscriber(group, config, namesrv_addr=namesrv_addr)
+
+    def subscribe(self, topic: str, expression: str = "*", expression_type: str = TAG) -> None:
+        """Subscribe a topic; before `start`."""
+        self._consumer.subscribe(topic, expression, expression_type)
+
+    def start(self) -> None:
+        """Join the group and begin to fetch."""
+        self._thread.run(self._consumer.start())
+
+    def stop(self) -> None:
+        """Commit what was handed out if `auto_commit` is on, and leave the group. A second call does nothing."""
+        self._thread.run(self._consumer.stop())
+        self._thread.close()
+
+    def __enter__(self) -> LitePullConsumer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def poll(self, timeout: float | None = None) -> list[MessageExt]:
+        """Return messages of one queue in their order; an empty list when `timeout` seconds are over."""
+        return self._thread.run(self._consumer.poll(timeout))
+
+    def commit(self, offsets: Mapping[MessageQueue, int] | None = None) -> None:
+        """Store how far the group is: these positions, or behind everything that `poll` handed out."""
+        self._thread.run(self._consumer.commit(offsets))
+
+    def assignment(self) -> list[MessageQueue]:
+        """Return the queues of this member now."""
+
+        async def assignment() -> list[MessageQueue]:
+            return self._consumer.assignment
+
+        return self._thread.run(assignment())
+
+    def seek(self, queue: MessageQueue, offset: int) -> None:
+        """Go on at another offset of a queue of this member."""
+        self._thread.run(self._consumer.seek(queue, offset))

@@ -245,7 +245,9 @@ class OsFileSystem:
 
     def disk_usage(self, path: str) -> DiskUsage:
         result = os.statvfs(path)
-        return DiskUsage(result.f_blocks * result.f_frsize, result.f_bavail * result.f_frsize)
+        # As `df` and RocketMQ count: what only root may use is neither used nor free.
+        used = result.f_blocks - result.f_bfree
+        return DiskUsage((used + result.f_bavail) * result.f_frsize, result.f_bavail * result.f_frsize)
 
     def lock(self, path: str) -> FileLock:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -302,3 +304,14 @@ def write_atomically(files: FileSystem, path: str, data: bytes, *, keep_backup: 
             files.rename(path, path + ".bak")
     files.rename(temporary, path)
     files.sync_directory(os.path.dirname(path) or ".")
+
+
+def make_durable_directories(files: FileSystem, path: str) -> None:
+    """Create a directory and its parents so that a power cut does not take the new names away again. Blocks."""
+    missing = []
+    while path and not files.is_directory(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for folder in reversed(missing):
+        files.make_directories(folder)
+        files.sync_directory(os.path.dirname(folder) or ".")

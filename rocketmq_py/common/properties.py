@@ -149,7 +149,7 @@ def _separator_error(properties: Mapping[str, str]) -> InvalidInputError:
         for what, text in (("name", name), ("value", value)):
             if "\x01" in text or "\x02" in text:
                 return InvalidInputError(
-                    f"the {what} of message property {name!r} holds \\x01 or \\x02, which separate properties; "
+                    f"the {what} of message property {name!r} holds \\x01 or \\x02, the separators of properties; "
                     "encode such text first, for example as base64"
                 )
     return InvalidInputError(f"message properties {dict(properties)!r} cannot be encoded")

@@ -30,7 +30,7 @@ from rocketmq_py.remoting.errors import (
 )
 from rocketmq_py.remoting.frames import FrameBuffer, check_length
 from rocketmq_py.remoting.limits import Limits
-from rocketmq_py.remoting.processors import Answer, Deferred, HotCommand, Processors, Request
+from rocketmq_py.remoting.processors import Answer, Deferred, HotCommand, HotHandler, Processors, Request
 from rocketmq_py.remoting.tls import TlsLayer
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 _PREFIX = struct.Struct(">iI")
 _decode_hot = msgspec.json.Decoder(HotCommand).decode
+_NO_HANDLERS: Final[dict[int, HotHandler]] = {}
 #: Bodies larger than this are handed to the transport as they are instead of being joined with their head.
 _JOIN_LIMIT: Final = 64 << 10
 
@@ -181,7 +182,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             if self._tls is not None or (not self.has_framed and self._is_tls(data)):
                 data = self._decrypt(data)
-            joined = self._frames.add(data)
+            joined = self._frames.add(data) if self._frames.size else data
             if joined:
                 self._feed(joined)
                 # A frame that goes on keeps its beginning: one byte a second does not make it younger.
@@ -205,32 +206,33 @@ class Connection(asyncio.BufferedProtocol):
 
     def _feed(self, data: bytes) -> None:
         """Handle every whole frame of `data` and keep the rest."""
-        processors = self._hub.processors
+        processors, limit = self._hub.processors, self._hub.limits.frame
         # Interceptors see every request, so the hot handlers rest while there are any.
-        hot = {} if processors.interceptors else processors.hot
+        hot = _NO_HANDLERS if processors.interceptors else processors.hot
         at, end = 0, len(data)
         while end - at >= 8:
             length, word = _PREFIX.unpack_from(data, at)
-            check_length(length, data[at : at + 16], self._hub.limits.frame)
+            if not 4 <= length <= limit - 4:
+                check_length(length, data[at : at + 16], limit)
             frame_end = at + 4 + length
             if frame_end > end:
                 break
-            header_end = at + 8 + (word & 0xFFFFFF)
-            if word >> 24 or not at + 8 < header_end <= frame_end or word & 0xFFFFFF > MAX_HEADER_SIZE:
-                # A binary header, or one that the ordinary decoder refuses with a reason.
-                self._ordinary(data[at + 4 : frame_end])
-            else:
+            header_end = at + 8 + word
+            # The upper byte of `word` is 0 for a JSON header. Anything else, and any impossible size, is for the
+            # ordinary decoder, which refuses with a reason.
+            command = None
+            if 0 < word <= MAX_HEADER_SIZE and header_end <= frame_end:
                 try:
                     command = _decode_hot(data[at + 8 : header_end])
                 except (msgspec.MsgspecError, UnicodeDecodeError):
                     # Numbers written as text, for example: unusual, not wrong.
-                    self._ordinary(data[at + 4 : frame_end])
-                else:
-                    handler = hot.get(command.code)
-                    if handler is None or command.flag & 1 or not handler(self, command, data[header_end:frame_end]):
-                        self._ordinary(data[at + 4 : frame_end])
-            self.has_framed = True
+                    pass
+            handler = hot.get(command.code) if command is not None and not command.flag & 1 else None
+            if command is None or handler is None or not handler(self, command, data[header_end:frame_end]):
+                self._ordinary(data[at + 4 : frame_end])
             at = frame_end
+        if at:
+            self.has_framed = True
         if at == end:
             return
         needed = 8
@@ -413,22 +415,28 @@ class Connection(asyncio.BufferedProtocol):
 
     def write_now(self, data: bytes | bytearray | memoryview) -> None:
         """Write `data`, behind everything that waits already, at once: for those who join their answers themselves."""
-        self._out.append(data)  # type: ignore[arg-type]
-        self.flush()
+        transport = self._transport
+        if self._out or self._pauses or self._tls is not None or transport is None or transport.is_closing():
+            self._out.append(data)  # type: ignore[arg-type]
+            self.flush()
+        else:
+            self.last_active = self._time()
+            transport.write(data)
 
     def flush(self) -> None:
         """Hand everything to the transport in one write."""
         self._flush_is_due = False
-        if self._tls is not None and not self._tls.is_ready:
+        tls = self._tls
+        if tls is not None and not tls.is_ready:
             return
         out, self._out = self._out, []
-        if not out or self._transport is None:
+        if not out:
             return
         data = out[0] if len(out) == 1 else b"".join(out)
         self.last_active = self._time()
-        self._write_raw(self._tls.encrypt(data) if self._tls is not None else data)
+        self._write_raw(data if tls is None else tls.encrypt(data))
 
-    def _write_raw(self, data: bytes | memoryview) -> None:
+    def _write_raw(self, data: bytes | bytearray | memoryview) -> None:
         transport = self._transport
         if not data or transport is None or transport.is_closing():
             return

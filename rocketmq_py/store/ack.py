@@ -11,7 +11,7 @@ Source: `CommitLog#handleDiskFlushAndHA`, RocketMQ 5.3.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -26,8 +26,8 @@ class Sink(Protocol):
         ...
 
 
-#: Answers of one tick: for each sink what it is sent, in order.
-Answers = dict[Sink, list[bytes]]
+#: Answers of one tick, in order: where to, and what.
+Answers = list[tuple[Sink, bytes]]
 #: Called with the status of a put, once.
 Callback = Callable[[PutMessageStatus], None]
 
@@ -178,11 +178,17 @@ def release(
     unsure: Callable[[bytes, PutMessageStatus], bytes],
 ) -> None:
     """Send the answers, one write for each sink, and call the callbacks."""
-    if status is PutMessageStatus.PUT_OK:
-        for sink, parts in answers.items():
-            sink.write_now(parts[0] if len(parts) == 1 else b"".join(parts))
+    if status is not PutMessageStatus.PUT_OK:
+        answers = [(sink, unsure(data, status)) for sink, data in answers]
+    if len(dict(answers)) == len(answers):
+        # Nobody has two: clients that wait for each answer.
+        for sink, data in answers:
+            sink.write_now(data)
     else:
-        for sink, parts in answers.items():
-            sink.write_now(b"".join([unsure(part, status) for part in parts]))
+        joined: defaultdict[Sink, list[bytes]] = defaultdict(list)
+        for sink, data in answers:
+            joined[sink].append(data)
+        for sink, parts in joined.items():
+            sink.write_now(b"".join(parts))
     for callback in callbacks:
         callback(status)

@@ -133,8 +133,11 @@ class BatchConsumeQueue(UnitQueue):
 
     def truncate(self, physical_offset: int) -> None:
         """Remove the units of records at and behind a physical offset. Blocks."""
-        end = first_at_or_after(self.first, self.end, physical_offset, self._physical_offset)
-        if end == self.end:
+        self.keep(first_at_or_after(self.first, self.end, physical_offset, self._physical_offset))
+
+    def keep(self, end: int) -> None:
+        """Remove the units from number `end` on. Blocks."""
+        if end >= self.end:
             return
         self.cut(end)
         last = self.unit(end - 1)
@@ -149,14 +152,3 @@ class BatchConsumeQueue(UnitQueue):
         number = first_at_or_after(self.first, self.end, log_min_offset, self._physical_offset)
         unit = self.unit(number)
         self.min_offset = unit.base if unit is not None else -1
-
-    def delete_expired(self, log_min_offset: int) -> int:
-        """Delete files from the front, never the last, all of whose records are gone; return how many. Blocks."""
-        deleted = 0
-        while (next_first := self.first + self.units_per_file) < min(self.end, self.flushed):
-            if self._physical_offset(next_first - 1) >= log_min_offset:
-                break
-            self.files.delete(self.key, self.first * BATCH_UNIT_SIZE)
-            self.first = next_first
-            deleted += 1
-        return deleted

@@ -14,7 +14,7 @@ import logging
 import os
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from rocketmq_py.common.file_system import FileSystem
@@ -23,10 +23,13 @@ from rocketmq_py.store.bit_flip import locate_flipped_bit
 from rocketmq_py.store.commit_log import CommitLog, LogObserver
 from rocketmq_py.store.errors import StoreCorruptError
 from rocketmq_py.store.mapped_file import NAME_DIGITS, file_name
+from rocketmq_py.store.record_search import find_gaps
 
 logger = logging.getLogger(__name__)
 
 BLOCK_SIZE: Final = 65_536
+#: No record is longer: 4 MiB of body (`maxMessageSize`), head, topic and properties.
+MAX_RECORD_SIZE: Final = (4 << 20) + (64 << 10)
 
 CHECK_LAYOUT: Final = Layout(
     "block check",
@@ -47,7 +50,7 @@ class _Grown(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """Bytes `start` to `end` of the log that are not what was written; one byte if the flipped bit was found."""
+    """Bytes `start` to `end` of the log that are not what was written: a byte, the invalid records, or a block."""
 
     start: int
     end: int
@@ -64,11 +67,12 @@ class BlockChecks(LogObserver):
 
     def __init__(self, files: FileSystem, root_dir: str, log: CommitLog) -> None:
         self.folder = os.path.join(root_dir, "checks")
-        self.damages: dict[int, Damage] = {}
+        self.damages: dict[int, tuple[Damage, ...]] = {}
         self._files = files
         self._log = log
         self._file_size = log.file_size
-        self._good: set[int] = set()
+        # One byte for each block of a file: 16 KiB for a file of 1 GiB.
+        self._good: dict[int, bytearray] = {}
         self._loaded: dict[int, bytes] = {}
         # The block that grows, how much of it is covered, and the CRC so far; -1: to be found at the next append.
         self._position = -1
@@ -113,14 +117,26 @@ class BlockChecks(LogObserver):
         self._unwritten = {block: check for block, check in self._unwritten.items() if block + check[0] <= offset}
         self._loaded.clear()
 
-    def write(self) -> None:
-        """Write the checks of what was flushed since the last time. Blocks.
+    def take_unwritten(self) -> dict[int, tuple[int, int]]:
+        """Return the checks of what was flushed since the last time, for `write`; on the loop."""
+        unwritten, self._unwritten = self._unwritten, {}
+        return unwritten
+
+    def put_back(self, checks: Mapping[int, tuple[int, int]]) -> None:
+        """Take back checks that could not be written, for the next time; on the loop."""
+        for block, check in checks.items():
+            self._unwritten.setdefault(block, check)
+
+    def write(self, checks: Mapping[int, tuple[int, int]]) -> None:
+        """Write checks into their side files. Blocks.
 
         A check that a power cut keeps from the disk is an older one for fewer bytes, which is true as well.
+
+        Raises:
+            OSError: the file system refused; some may have been written, and all can be written again.
         """
-        unwritten, self._unwritten = self._unwritten, {}
         by_file: dict[int, list[tuple[int, bytes]]] = {}
-        for block, check in unwritten.items():
+        for block, check in checks.items():
             start = block - block % self._file_size
             by_file.setdefault(start, []).append(((block - start) // BLOCK_SIZE * _SIZE, _pack(*check)))
         if by_file:
@@ -144,33 +160,67 @@ class BlockChecks(LogObserver):
         """
         block, end = self._block_of(offset), offset + size
         while block < end:
-            if block not in self._good:
-                damage = self.check(block)
-                if damage is not None and damage.start < end and damage.end > offset:
-                    raise self.error(damage)
+            if not self._is_good(block):
+                for damage in self.check(block):
+                    if damage.start < end and damage.end > offset:
+                        raise self.error(damage)
             block = self._block_end(block)
 
-    def check(self, block: int) -> Damage | None:
+    def is_verified(self, offset: int, size: int) -> bool:
+        """Tell whether `verify` would say yes without reading anything."""
+        block, end = self._block_of(offset), offset + size
+        while block < end:
+            if not self._is_good(block):
+                return False
+            block = self._block_end(block)
+        return True
+
+    def is_intact(self, start: int, end: int) -> bool:
+        """Tell whether checks cover all bytes from `start` to `end`, and all of them hold. Reads them."""
+        block = self._block_of(start)
+        while block < end:
+            if self._stored(block)[0] < min(self._block_end(block), end) - block or self.check(block):
+                return False
+            block = self._block_end(block)
+        return True
+
+    def _is_good(self, block: int) -> bool:
+        start = block - block % self._file_size
+        good = self._good.get(start)
+        return good is not None and good[(block - start) // BLOCK_SIZE] == 1
+
+    def _set_good(self, block: int) -> None:
+        start = block - block % self._file_size
+        good = self._good.setdefault(start, bytearray(-(-self._file_size // BLOCK_SIZE)))
+        good[(block - start) // BLOCK_SIZE] = 1
+
+    def check(self, block: int) -> tuple[Damage, ...]:
         """Check one block; return what is wrong with it. A block without a check is believed."""
         if block in self.damages:
             return self.damages[block]
         length, expected = self._stored(block)
         found = zlib.crc32(self._bytes(block, length)) if length else expected
         if found == expected:
-            self._good.add(block)
-            return None
-        damage = self._locate(block, length, expected, found)
-        self.damages[block] = damage
-        logger.error("%s", self.error(damage))
-        return damage
+            self._set_good(block)
+            return ()
+        damages = self.damages[block] = self._locate(block, length, expected, found)
+        for damage in damages:
+            logger.error("%s", self.error(damage))
+        return damages
 
-    def _locate(self, block: int, length: int, expected: int, found: int) -> Damage:
+    def _locate(self, block: int, length: int, expected: int, found: int) -> tuple[Damage, ...]:
+        """Say which bytes of a damaged block are: one bit if one explains it, else invalid records, else all."""
         texts = f"CRC {expected:08x} of {length} bytes", f"{found:08x}"
         place = locate_flipped_bit(expected, found, length)
-        if place is None:
-            return Damage(block, block + length, *texts)
-        byte, bit = place
-        return Damage(block + byte, block + byte + 1, *(texts[0], f"{texts[1]}: bit {bit} of this byte flipped"))
+        if place is not None:
+            byte, bit = place
+            return (Damage(block + byte, block + byte + 1, *(texts[0], f"{texts[1]}: bit {bit} of this byte flipped")),)
+        # The record that lies across the block's beginning may have begun long before.
+        start, end = max(block - MAX_RECORD_SIZE, block - block % self._file_size), block + length
+        gaps = [gap for gap in find_gaps(self._log, start, end) if gap.end > block]
+        if gaps:
+            return tuple(Damage(*gap) for gap in gaps)
+        return (Damage(block, end, *texts),)
 
     def error(self, damage: Damage) -> StoreCorruptError:
         """Return the error that names a damage."""
@@ -184,10 +234,12 @@ class BlockChecks(LogObserver):
             "Copy the file from a replica or a backup while the broker is stopped",
         )
 
-    def covered(self) -> Iterator[int]:
-        """Yield every block of the log that has a check, in order. Blocks."""
+    def covered(self, start: int = 0) -> Iterator[int]:
+        """Yield every block of the log, from an offset on, that has a check, in order. Blocks."""
         for file in list(self._log.files.mapped_files):
-            block = file.start
+            if file.end <= start:
+                continue
+            block = max(file.start, self._block_of(start) if start > file.start else 0)
             while block < min(file.end, self._log.max_offset):
                 if self._stored(block)[0]:
                     yield block
@@ -197,6 +249,18 @@ class BlockChecks(LogObserver):
         """Make a check for a block that has none, such as of a log that RocketMQ wrote. Reads the block."""
         self._unwritten[block] = (length, zlib.crc32(self._bytes(block, length)))
         self._loaded.pop(block - block % self._file_size, None)
+
+    def extend(self, start: int, end: int) -> None:
+        """Make checks for bytes from `start` to `end` that have none: they came after the last check that was written.
+
+        For recovery, when the records there were judged one by one. A block that is damaged stays so.
+        """
+        block = self._block_of(start)
+        while block < end:
+            length = min(self._block_end(block), end) - block
+            if self._stored(block)[0] < length and block not in self.damages:
+                self.cover(block, length)
+            block = self._block_end(block)
 
     # --- cutting and deleting -----------------------------------------------------------------------------------------
 
@@ -235,7 +299,7 @@ class BlockChecks(LogObserver):
         for name in self._files.list_directory(self.folder):
             if len(name) == NAME_DIGITS and name.isdigit() and int(name) + self._file_size <= offset:
                 self._files.unlink(self._path(int(name)))
-        self._good = {block for block in self._good if block >= offset}
+        self._good = {start: good for start, good in self._good.items() if start >= offset}
         self.damages = {block: damage for block, damage in self.damages.items() if block >= offset}
         self._loaded = {start: data for start, data in self._loaded.items() if start >= offset}
 
@@ -276,4 +340,6 @@ class BlockChecks(LogObserver):
         return os.path.join(self.folder, file_name(start))
 
     def __repr__(self) -> str:
-        return f"<BlockChecks {self.folder} {len(self._good)} blocks good, {len(self.damages)} damaged>"
+        return (
+            f"<BlockChecks {self.folder} {sum(map(sum, self._good.values()))} blocks good, {len(self.damages)} damaged>"
+        )

@@ -7,6 +7,7 @@ which is one object per record.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Protocol
@@ -106,12 +107,14 @@ class Columns:
         store_timestamps: broker's clock at the append, milliseconds since 1970.
         sys_flags: the record's system flag.
         properties: the properties text as stored; index keys and light queues are found in it when needed.
+        keys: the index's keys; None for a record whose keys are still to be found in its properties.
         units: queue offsets that the record takes: 1, or the number of messages of an inner batch, or 0.
         arrivals: the same records by queue, without those that are in none; made by `group`.
     """
 
     __slots__ = (
         "arrivals",
+        "keys",
         "physical_offsets",
         "properties",
         "queue_offsets",
@@ -133,6 +136,7 @@ class Columns:
         self.sys_flags: list[int] = []
         self.properties: list[bytes] = []
         self.units: list[int] = []
+        self.keys: list[tuple[bytes, ...] | None] = []
         self.arrivals: list[Arrivals] = []
 
     def add(
@@ -157,6 +161,7 @@ class Columns:
         self.sys_flags.append(sys_flag)
         self.properties.append(properties)
         self.units.append(units)
+        self.keys.append(None)
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -200,27 +205,39 @@ class Columns:
                 )
             ]
             return
-        rows_of: dict[Slot, list[int]] = {}
+        rows_of: defaultdict[Slot, list[int]] = defaultdict(list)
         for row, slot in enumerate(slots):
             if not is_special or self.is_queued(row):
-                rows_of.setdefault(slot, []).append(row)
+                rows_of[slot].append(row)
         self.arrivals = [self._arrivals(slot, rows, tags_codes) for slot, rows in rows_of.items()]
 
     def _arrivals(self, slot: Slot, rows: list[int], tags_codes: list[int]) -> Arrivals:
-        columns = (
-            self.queue_offsets,
-            self.physical_offsets,
-            self.sizes,
-            tags_codes,
-            self.tags_codes,
-            self.store_timestamps,
-            self.units,
-        )
         if len(rows) == 1:
+            # With many queues nearly all of them.
             row = rows[0]
-            return Arrivals(slot.topic, slot.queue_id, *((column[row],) for column in columns))
+            return Arrivals(
+                slot.topic,
+                slot.queue_id,
+                (self.queue_offsets[row],),
+                (self.physical_offsets[row],),
+                (self.sizes[row],),
+                (tags_codes[row],),
+                (self.tags_codes[row],),
+                (self.store_timestamps[row],),
+                (self.units[row],),
+            )
         pick = itemgetter(*rows)
-        return Arrivals(slot.topic, slot.queue_id, *(pick(column) for column in columns))
+        return Arrivals(
+            slot.topic,
+            slot.queue_id,
+            pick(self.queue_offsets),
+            pick(self.physical_offsets),
+            pick(self.sizes),
+            pick(tags_codes),
+            pick(self.tags_codes),
+            pick(self.store_timestamps),
+            pick(self.units),
+        )
 
     def __repr__(self) -> str:
         if not self.slots:

@@ -12,7 +12,7 @@ Source: `CommitLog`, RocketMQ 5.3.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.record import BLANK_SIZE, RecordCheck, RecordState, check_record, encode_blank
@@ -54,6 +54,7 @@ class CommitLog:
         observers: who learns of appends and flushes.
         verify: called before old bytes (written by an earlier process) are given out, with offset and size;
             raises `StoreCorruptError` if they are not what was written. Installed by stage recovery.
+        is_verified: tells whether `verify` would say yes without reading from the disk.
         failure: the error that ended writing, or None.
     """
 
@@ -70,6 +71,7 @@ class CommitLog:
         )
         self.observers: list[LogObserver] = []
         self.verify: Callable[[int, int], None] | None = None
+        self.is_verified: Callable[[int, int], bool] = lambda offset, size: True
         self.max_offset = 0
         self.flushed_offset = 0
         self.failure: OSError | None = None
@@ -115,13 +117,13 @@ class CommitLog:
                 return
             offset += check.size
 
-    def truncate(self, offset: int) -> None:
-        """Make the log end at `offset`: clear and flush what lies behind it. Blocks.
+    def truncate(self, offset: int, clear_to: int | None = None) -> None:
+        """Make the log end at `offset`: clear and flush what lies behind it, up to `clear_to` if given. Blocks.
 
         The cleared bytes are on disk before anything new is appended, so that a crash brings no old record back.
         """
         offset = max(offset, self.min_offset)
-        self.files.truncate(offset)
+        self.files.truncate(offset, clear_to)
         self.max_offset = self.flushed_offset = self._old_end = offset
         self._current = self.files.find(offset)
         for observer in self.observers:
@@ -252,13 +254,29 @@ class CommitLog:
             self.verify(offset, size)
         return file.read(offset - file.start, min(size, self.max_offset - offset))
 
+    def young_view(self, offset: int, size: int) -> memoryview | None:
+        """Return a view of whole records that this process has written; None if they are older, or in two files."""
+        file = self.files.find(offset)
+        if file is None or offset < self._old_end or offset + size > file.end:
+            return None
+        return file.read(offset - file.start, size)
+
+    def young_views(self, offsets: Sequence[int], sizes: Sequence[int]) -> list[bytes | memoryview] | None:
+        """Like `young_view`, for several records in the order of the log."""
+        first, last = offsets[0], offsets[-1]
+        file = self.files.find(first)
+        if file is None or first < self._old_end or last + sizes[-1] > file.end:
+            return None
+        return file.read_each(offsets, sizes)
+
     def read_cached(self, offset: int, size: int) -> bytes | None:
         """Return bytes if they are in memory; None if they are not, or not in the log. Never waits for the disk."""
         file = self.files.find(offset)
         if file is None or offset >= self.max_offset:
             return None
-        if offset < self._old_end and self.verify is not None:
-            self.verify(offset, size)
+        if offset < self._old_end and not self.is_verified(offset, size):
+            # To be verified where waiting is allowed, see `read_blocking`.
+            return None
         return file.read_cached(offset - file.start, min(size, self.max_offset - offset))
 
     def read_blocking(self, offset: int, size: int) -> bytes | None:

@@ -147,8 +147,11 @@ class ConsumeQueue(UnitQueue):
 
     def truncate(self, physical_offset: int) -> None:
         """Remove the units of records at and behind a physical offset. Blocks."""
-        end = first_at_or_after(self.first, self.max_offset, physical_offset, self._physical_offset)
-        if end == self.max_offset:
+        self.keep(first_at_or_after(self.first, self.max_offset, physical_offset, self._physical_offset))
+
+    def keep(self, end: int) -> None:
+        """Remove the units from number `end` on. Blocks."""
+        if end >= self.max_offset:
             return
         self.cut(end)
         self.min_offset = min(self.min_offset, end)
@@ -166,18 +169,6 @@ class ConsumeQueue(UnitQueue):
         unit = self.unit(number)
         # Fillers stand before every message, wherever the log begins.
         return -1 if unit is None or unit[1] == FILLER_SIZE else unit[0]
-
-    def delete_expired(self, log_min_offset: int) -> int:
-        """Delete files from the front, never the last, all of whose records are gone; return how many. Blocks."""
-        deleted = 0
-        while (next_first := self.first + self.units_per_file) < min(self.max_offset, self.flushed):
-            if self._physical_offset(next_first - 1) >= log_min_offset:
-                break
-            self.files.delete(self.key, self.first * UNIT_SIZE)
-            self.first = next_first
-            deleted += 1
-        self.min_offset = max(self.min_offset, self.first)
-        return deleted
 
 
 def first_at_or_after(low: int, high: int, physical_offset: int, offset_of: Callable[[int], int]) -> int:

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from rocketmq_py.common.environment import Environment
-from rocketmq_py.store.batch_consume_queue import BatchConsumeQueue, BatchUnit
+from rocketmq_py.store.batch_consume_queue import BATCH_UNIT_LAYOUT, BatchConsumeQueue, BatchUnit
 from rocketmq_py.store.columns import Arrivals, Columns
 from rocketmq_py.store.config import MessageStoreConfig
-from rocketmq_py.store.consume_queue import ConsumeQueue
-from rocketmq_py.store.consume_queue_unit import FILLER, UNIT_SIZE
+from rocketmq_py.store.consume_queue import ConsumeQueue, first_at_or_after
+from rocketmq_py.store.consume_queue_unit import FILLER, FILLER_SIZE, UNIT_LAYOUT, UNIT_SIZE
 from rocketmq_py.store.flush_consume_queue import FlushConsumeQueueService
 from rocketmq_py.store.multi_dispatch import light_arrivals
 from rocketmq_py.store.queue_files import Key, QueueFiles
+from rocketmq_py.store.unit_queue import QueueSnapshot
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ class QueueExtensions(Protocol):
 
     def delete_topic(self, topic: str) -> None:
         """Forget a topic's queues."""
+        ...
+
+    def flush(self) -> None:
+        """Force everything written to disk. Blocks."""
         ...
 
 
@@ -194,7 +199,7 @@ class ConsumeQueueStore:
                 queue.truncate(physical_offset)
 
     def correct_min(self, log_min_offset: int) -> None:
-        """Move the minima of all queues to what the log still has. Blocks; see `delete_expired` for a running store."""
+        """Move the minima of all queues to what the log still has. Blocks; see `find_needed` for a running store."""
         for queue in self:
             queue.correct_min(log_min_offset)
 
@@ -207,12 +212,32 @@ class ConsumeQueueStore:
         self._queues.clear()
         self._batch_queues.clear()
 
-    async def delete_expired(self, log_min_offset: int) -> int:
-        """Delete files all of whose records are gone and move the minima; return how many files."""
-        deleted = 0
+    async def find_needed(self, log_min_offset: int) -> dict[AnyQueue, int]:
+        """Move the minima to what the log still has; return the number of each queue's first unit that is needed."""
+        needed: dict[AnyQueue, int] = {}
         for queue in list(self):
+            snapshot = queue.snapshot()
+            if isinstance(queue, ConsumeQueue):
+                number = await self._environment.run_blocking(first_unit_from, snapshot, log_min_offset)
+                queue.min_offset = max(queue.min_offset, number)
+            else:
+                number = await self._environment.run_blocking(first_batch_from, snapshot, log_min_offset)
+                unit = await self._environment.run_blocking(snapshot.unit, number)
+                queue.min_offset = BatchUnit(*BATCH_UNIT_LAYOUT.struct.unpack(unit)).base if unit else -1
+            needed[queue] = number
+        return needed
+
+    async def delete_before(self, needed: Mapping[AnyQueue, int]) -> int:
+        """Delete the files that hold no needed unit, but never a queue's last; return how many files."""
+        deleted = 0
+        for queue, number in needed.items():
             async with self.flush.lock:
-                deleted += await self._environment.run_blocking(_clean, queue, log_min_offset)
+                last = max(queue.flushed - 1, 0) // queue.units_per_file * queue.units_per_file
+                while queue.first + queue.units_per_file <= min(number, last) and not queue.is_deleted:
+                    start, queue.first = queue.first * queue.unit_size, queue.first + queue.units_per_file
+                    queue.files.release(queue.key, start)
+                    await self._environment.run_blocking(queue.files.delete, queue.key, start)
+                    deleted += 1
         return deleted
 
     async def delete_topic(self, topic: str) -> None:
@@ -242,7 +267,23 @@ class ConsumeQueueStore:
         return f"<ConsumeQueueStore {len(self)} queues of {len(self._queues) + len(self._batch_queues)} topics>"
 
 
-def _clean(queue: AnyQueue, log_min_offset: int) -> int:
-    deleted = queue.delete_expired(log_min_offset)
-    queue.correct_min(log_min_offset)
-    return deleted
+def first_unit_from(snapshot: QueueSnapshot, log_min_offset: int) -> int:
+    """Return the number of the first unit whose record begins at or behind an offset, else the end; for a thread."""
+
+    def physical_offset(number: int) -> int:
+        data = snapshot.unit(number)
+        offset, size, _ = UNIT_LAYOUT.struct.unpack(data) if len(data) == UNIT_SIZE else (-1, 0, 0)
+        # Fillers stand before every message, wherever the log begins.
+        return -1 if size == FILLER_SIZE else int(offset)
+
+    return first_at_or_after(snapshot.first, snapshot.end, log_min_offset, physical_offset)
+
+
+def first_batch_from(snapshot: QueueSnapshot, log_min_offset: int) -> int:
+    """Like `first_unit_from`, for a batch queue."""
+
+    def physical_offset(number: int) -> int:
+        data = snapshot.unit(number)
+        return int.from_bytes(data[:8], "big", signed=True) if data else -1
+
+    return first_at_or_after(snapshot.first, snapshot.end, log_min_offset, physical_offset)

@@ -39,6 +39,8 @@ def units_struct(count: int) -> struct.Struct:
 def pack_units(physical_offsets: Sequence[int], sizes: Sequence[int], tags_codes: Sequence[int]) -> bytes:
     """Return the bytes of consecutive units, given as columns of equal length."""
     count = len(physical_offsets)
+    if count == 1:
+        return UNIT_LAYOUT.struct.pack(physical_offsets[0], sizes[0], tags_codes[0])
     flat = [0] * (3 * count)
     flat[0::3], flat[1::3], flat[2::3] = physical_offsets, sizes, tags_codes
     return units_struct(count).pack(*flat)
@@ -49,6 +51,18 @@ def unpack_units(data: bytes | bytearray | memoryview) -> tuple[tuple[int, ...],
     count = len(data) // UNIT_SIZE
     flat = units_struct(count).unpack_from(data)
     return flat[0::3], flat[1::3], flat[2::3]
+
+
+@functools.lru_cache(maxsize=1024)
+def _places_struct(count: int) -> struct.Struct:
+    """Return the struct of `count` units in a row without their tags codes."""
+    return struct.Struct(">" + "qi8x" * count)
+
+
+def unpack_places(data: bytes | bytearray | memoryview) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return physical offsets and sizes of all whole units in `data`, for readers who want every message."""
+    flat = _places_struct(len(data) // UNIT_SIZE).unpack_from(data)
+    return flat[0::2], flat[1::2]
 
 
 def valid_prefix(data: bytes, after: int = -1) -> tuple[int, int]:

@@ -11,34 +11,100 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
 from rocketmq_py.common.file_system import FileSystem, write_atomically
+from rocketmq_py.store.consume_queue import ConsumeQueue
+from rocketmq_py.store.message_store import MessageStore
 
 logger = logging.getLogger(__name__)
 
 
+class DerivedIndexFile(Protocol):
+    """One index file, as far as it is derived from a range of the log."""
+
+    @property
+    def begin_physical_offset(self) -> int:
+        """Offset of the first record in it."""
+        ...
+
+    @property
+    def end_physical_offset(self) -> int:
+        """Offset of the last record in it."""
+        ...
+
+    @property
+    def end_timestamp(self) -> int:
+        """Store time of the last record in it, milliseconds."""
+        ...
+
+    def flush(self) -> None:
+        """Force it to disk. Blocks."""
+        ...
+
+
+@runtime_checkable
+class DerivedIndex(Protocol):
+    """What this stage needs of the index, if there is one."""
+
+    @property
+    def files(self) -> Sequence[DerivedIndexFile]:
+        """The files, oldest first."""
+        ...
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether files could not be opened and are gone."""
+        ...
+
+    is_failed: bool
+
+    def names(self) -> list[str]:
+        """Return the names of the files, oldest first."""
+        ...
+
+    def build(self) -> None:
+        """Add what waits to be added."""
+        ...
+
+    def truncate(self, physical_offset: int) -> None:
+        """Drop the files that know records at or behind an offset; what they held is dispatched again. Blocks."""
+        ...
+
+    def delete_expired(self, min_offset: int) -> int:
+        """Delete the files whose records all lie before an offset, but never the newest; return how many. Blocks."""
+        ...
+
+
+def index_of(store: MessageStore) -> DerivedIndex | None:
+    """Return the index of a store; None if it has none."""
+    return store.index if isinstance(store.index, DerivedIndex) else None
+
+
 class ManifestQueue(msgspec.Struct, array_like=True, frozen=True):
-    """One queue: its name, and the units that its files held at least."""
+    """One queue: its name, and the units from `first` to `end` that its files held."""
 
     topic: str
     queue_id: int
     first: int
-    flushed: int
+    end: int
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What the disk held when the list was written.
+    """What was on disk when the list was written.
 
     Attributes:
-        log_min_offset: the log began here; what lies before it may be missing.
+        log_min_offset: the log began here.
+        dispatched: all records before this offset are in the queues up to their `end`.
         queues: consume queues with files.
         index: names of index files.
     """
 
     log_min_offset: int
+    dispatched: int
     queues: list[ManifestQueue]
     index: list[str]
 
@@ -76,6 +142,27 @@ class DerivedManifest:
         return f"<DerivedManifest {self.path}>"
 
 
+def describe(store: MessageStore) -> Manifest:
+    """Return what queues and index of a running store hold now, of what its log still needs.
+
+    It is true of the disk once queues and index were forced there.
+    """
+    index, log_min_offset = index_of(store), store.commit_log.min_offset
+    listed = []
+    for queue in store.queues:
+        if queue.end <= queue.first:
+            continue
+        # Files before the one of the first needed unit may go at any time.
+        first = queue.min_offset if isinstance(queue, ConsumeQueue) else queue.end - 1
+        first = max(first - first % queue.units_per_file, queue.first)
+        listed.append(ManifestQueue(queue.topic, queue.queue_id, first, queue.end))
+    names: list[str] = []
+    if index is not None:
+        files = zip(index.names(), index.files, strict=True)
+        names = [name for name, file in files if file.end_physical_offset >= log_min_offset]
+    return Manifest(log_min_offset, store.reput.reput_from_offset, listed, names)
+
+
 def find_missing(manifest: Manifest, found: dict[tuple[str, int], Any]) -> list[ManifestQueue]:
     """Return the listed queues that are gone, begin later or end earlier than they did.
 
@@ -86,6 +173,6 @@ def find_missing(manifest: Manifest, found: dict[tuple[str, int], Any]) -> list[
     missing = []
     for listed in manifest.queues:
         queue = found.get((listed.topic, listed.queue_id))
-        if queue is None or queue.first > listed.first or queue.end < listed.flushed:
+        if queue is None or queue.first > listed.first or queue.end < listed.end:
             missing.append(listed)
     return missing

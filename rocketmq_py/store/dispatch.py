@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from rocketmq_py.store.columns import Arrivals, Columns
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class Dispatcher(Protocol):
@@ -94,16 +92,23 @@ class Dispatchers:
             self._guarded(dispatcher.name, dispatcher.apply, columns)
         if not quietly:
             for listener in self.listeners:
+                arrived = listener.arrived
                 for arrivals in columns.arrivals:
-                    self._guarded(type(listener).__name__, listener.arrived, arrivals)
+                    try:
+                        arrived(arrivals)
+                    except Exception:
+                        self._failed(type(listener).__name__, arrivals)
 
-    def _guarded(self, name: str, function: Callable[[T], None], argument: T) -> None:
+    def _guarded(self, name: str, function: Callable[[Columns], None], columns: Columns) -> None:
         try:
-            function(argument)
+            function(columns)
         except Exception:
-            # Broad on purpose: what one derives must not depend on whether another could. The log has it all.
-            self.failures += 1
-            logger.exception("%s failed over %r; it can be derived again from the log", name, argument)
+            self._failed(name, columns)
+
+    def _failed(self, name: str, argument: object) -> None:
+        """Note an exception of any kind: what one derives must not depend on whether another could."""
+        self.failures += 1
+        logger.exception("%s failed over %r; it can be derived again from the log", name, argument)
 
     def wake_all(self) -> None:
         """Make every listener look again."""

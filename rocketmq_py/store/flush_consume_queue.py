@@ -72,6 +72,13 @@ class FlushConsumeQueueService:
         if len(queue.tail) >= FULL_TAIL_BYTES:
             self._full[queue] = None
 
+    def note_unsynced(self, queue: UnitQueue, first: int) -> None:
+        """Note that a process which was killed may not have forced the files from unit `first` on to disk."""
+        size = queue.files.file_size
+        position = first * queue.unit_size
+        for start in range(position - position % size, queue.flushed * queue.unit_size, size):
+            self._unsynced[queue.files, queue.key, start] = None
+
     def forget(self, queue: UnitQueue) -> None:
         """Write no more of a queue that is being deleted, nor of a new one of its name until `allow`."""
         queue.is_deleted = True
@@ -103,6 +110,11 @@ class FlushConsumeQueueService:
 
     def _is_allowed(self, queue: UnitQueue) -> bool:
         return not self._forbidden or (queue.files, queue.key) not in self._forbidden
+
+    @property
+    def oldest_tail(self) -> float | None:
+        """Loop time at which the oldest unit came that is in no file; None if all are in files."""
+        return min((queue.dirty_since for queue in self._dirty), default=None)
 
     # --- doing it -----------------------------------------------------------------------------------------------------
 
@@ -165,21 +177,22 @@ class FlushConsumeQueueService:
         async with self.lock:
             items: list[Item] = [(queue, *queue.pending()) for queue in queues if not queue.is_deleted]
             self.steps += 1
+            # What comes while the thread writes is at least as young as this moment.
+            began = asyncio.get_running_loop().time()
             written, error = await self._environment.run_blocking(_write_items, items)
-            self._note_written(written)
+            self._note_written(written, began)
         return self._note_error(error)
 
     def write_blocking(self, at_least: int = 1) -> bool:
         """Write the tails of at least so many bytes, here and now; for recovery, before `start`."""
         items: list[Item] = [(queue, *queue.pending()) for queue in self._dirty if len(queue.tail) >= at_least]
         written, error = _write_items(items)
-        self._note_written(written)
+        self._note_written(written, asyncio.get_running_loop().time())
         return self._note_error(error)
 
-    def _note_written(self, written: Sequence[Written]) -> None:
-        now = asyncio.get_running_loop().time()
+    def _note_written(self, written: Sequence[Written], began: float) -> None:
         for queue, size, starts in written:
-            queue.written(size, now)
+            queue.written(size, began)
             self._full.pop(queue, None)
             self._dirty.pop(queue, None)
             if queue.tail and not queue.is_deleted:

@@ -11,7 +11,7 @@ Source: `DefaultMessageStore#getMessage`, RocketMQ 5.3.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Final
@@ -22,7 +22,7 @@ from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.config import BrokerRole, MessageStoreConfig
 from rocketmq_py.store.consume_queue import ConsumeQueue
 from rocketmq_py.store.consume_queue_store import ConsumeQueueStore
-from rocketmq_py.store.consume_queue_unit import FILLER_SIZE, UNIT_SIZE, unpack_units
+from rocketmq_py.store.consume_queue_unit import FILLER_SIZE, UNIT_SIZE, unpack_places, unpack_units
 from rocketmq_py.store.filter import ALL, MessageFilter
 
 #: The most bytes that one read returns, beyond a first message that is larger.
@@ -74,7 +74,7 @@ class GetMessageResult:
     size: int = 0
     behind_bytes: int = 0
     is_slow: bool = False
-    queue_offsets: list[int] = field(default_factory=list)
+    queue_offsets: Sequence[int] = ()
 
     @property
     def records(self) -> bytes:
@@ -134,26 +134,26 @@ class MessageReader:
             ColdReadError: more bytes are needed than are in memory.
             StoreCorruptError: a record is not what was written.
         """
-        if queue is None or queue.max_offset == 0:
+        high = queue.max_offset if queue is not None else 0
+        if queue is None or high == 0:
             result = GetMessageResult(GetMessageStatus.NO_MESSAGE_IN_QUEUE, self._corrected(0, offset), 0, 0)
             result.min_offset = queue.min_offset if queue is not None else 0
             return result
-        low, high = queue.min_offset, queue.max_offset
+        low = queue.min_offset
         if offset < low:
             return GetMessageResult(GetMessageStatus.OFFSET_TOO_SMALL, self._corrected(low, offset), low, high)
         if offset >= high:
             status = GetMessageStatus.OFFSET_OVERFLOW_ONE if offset == high else GetMessageStatus.OFFSET_OVERFLOW_BADLY
             return GetMessageResult(status, self._corrected(high, offset), low, high)
+        if message_filter is ALL and isinstance(queue, ConsumeQueue):
+            young = self._get_young(queue, offset, max_count, max_bytes, high)
+            if young is not None:
+                return young
         fetched = {} if fetched is None else fetched
         scan = Scan(self, queue.key, offset, max_count, max_bytes, message_filter, fetched)
         if isinstance(queue, BatchConsumeQueue):
             scan.run(self._batch_rows(queue, offset, max_count))
             return scan.result(low, high)
-        if message_filter is ALL:
-            count = max(1, min(max_count, self._config.max_transfer_count_on_message_in_memory))
-            young = self._get_all(scan, queue, offset, count)
-            if young is not None:
-                return young
         # maxFilterMessageSize counts bytes of the queue, not of messages: 800 units.
         units = self._units(
             queue, offset, max(-(-self._config.max_filter_message_size // UNIT_SIZE), max_count), fetched
@@ -164,38 +164,46 @@ class MessageReader:
         scan.run(zip(range(offset, high), *unpack_units(units), repeat(1), strict=False))
         return scan.result(low, high)
 
-    def _get_all(self, scan: Scan, queue: ConsumeQueue, offset: int, count: int) -> GetMessageResult | None:
-        """Read without a filter, if all of `count` units are young and within the limits; None otherwise.
+    def _get_young(
+        self, queue: ConsumeQueue, offset: int, max_count: int, max_bytes: int, high: int
+    ) -> GetMessageResult | None:
+        """Read without a filter what this process has written a moment ago; None if anything is not as usual.
 
-        This is what live consumers do all day. It gives what the general way would give.
+        This is what live consumers do all day. It gives what the general way would give: all units of the queue up to
+        `max_count`, because every one of them is wanted and all together keep the limits.
         """
-        units = queue.read(offset, count)
+        config, log = self._config, self._log
+        units = queue.read(offset, max(1, min(max_count, config.max_transfer_count_on_message_in_memory)))
         if not units:
             return None
-        physical_offsets, sizes, _ = unpack_units(units)
-        total, begin, end = sum(sizes), physical_offsets[0], physical_offsets[-1] + sizes[-1]
-        log_end = self._log.max_offset
+        physical_offsets, sizes = unpack_places(units)
+        begin, last, count = physical_offsets[0], physical_offsets[-1], len(sizes)
+        total, end, log_end = sum(sizes), last + sizes[-1], log.max_offset
         if (
             log_end - begin > self.memory_limit
-            or begin < self._log.min_offset
             or end > log_end
-            or total > min(scan.max_bytes, self._config.max_transfer_bytes_on_message_in_memory)
+            or total > min(max_bytes, MAX_PULL_BYTES, config.max_transfer_bytes_on_message_in_memory)
         ):
             return None
-        scan.picked = [(begin, total)] if end - begin == total else list(zip(physical_offsets, sizes, strict=True))
-        behind = log_end - physical_offsets[-1]
-        following = offset + len(sizes)
+        buffers: list[bytes | memoryview] | None
+        if end - begin == total:
+            view = log.young_view(begin, total)
+            buffers = None if view is None else [view]
+        else:
+            buffers = log.young_views(physical_offsets, sizes)
+        if buffers is None:
+            return None
         return GetMessageResult(
             GetMessageStatus.FOUND,
-            following,
+            offset + count,
             queue.min_offset,
-            queue.max_offset,
-            scan.gather(),
-            len(sizes),
+            high,
+            buffers,
+            count,
             total,
-            behind,
-            behind > self.memory_limit,
-            list(range(offset, following)),
+            log_end - last,
+            False,
+            range(offset, offset + count),
         )
 
     def _corrected(self, following: int, asked: int) -> int:

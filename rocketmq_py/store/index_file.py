@@ -15,17 +15,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from rocketmq_py.common.file_system import FileSystem
 from rocketmq_py.common.java import I32_MAX
 from rocketmq_py.common.layout import Field, Layout
-
-try:
-    import numpy
-except ImportError:
-    # The extra `fast` is not installed: the same bytes, one entry at a time.
-    numpy = None  # type: ignore[assignment]
+from rocketmq_py.store.index_vector import Array, Vectors
 
 HEADER_LAYOUT: Final = Layout(
     "index file header",
@@ -45,8 +40,6 @@ ENTRY_LAYOUT: Final = Layout(
 )
 SLOT_SIZE: Final = 4
 _INT = struct.Struct(">i")
-#: Below this many keys the preparation of arrays costs more than they save.
-_MIN_VECTOR: Final = 16
 
 
 def index_file_size(slots: int, entries: int) -> int:
@@ -138,14 +131,27 @@ class IndexFile:
         self._write_header()
         return count
 
+    def put_vector(self, vectors: Vectors, hashes: Array, offsets: Array, timestamps: Array) -> int:
+        """Do what `put` does, with the same bytes, for columns that are arrays."""
+        count = min(len(hashes), self.max_entries - self.index_count)
+        if count <= 0:
+            return 0
+        begun = 0
+        if self.index_count == 1:
+            # See `put`.
+            begun = self.put(hashes[:1].tolist(), offsets[:1].tolist(), timestamps[:1].tolist())
+        if begun < count:
+            self._put_vector(vectors, hashes[begun:count], offsets[begun:count], timestamps[begun:count])
+            self._write_header()
+        return count
+
     def _put(self, hashes: Sequence[int], offsets: Sequence[int], timestamps: Sequence[int]) -> None:
         begin = self.begin_timestamp
         if begin <= 0:
             diffs = [0] * len(timestamps)
         else:
             diffs = [min(max(stamp - begin, 0) // 1000, I32_MAX) for stamp in timestamps]
-        if numpy is None or len(hashes) < _MIN_VECTOR or not self._put_vector(hashes, offsets, diffs):
-            self._put_one_by_one(hashes, offsets, diffs)
+        self._put_one_by_one(hashes, offsets, diffs)
         self.end_timestamp, self.end_physical_offset = timestamps[-1], offsets[-1]
 
     def _put_one_by_one(self, hashes: Sequence[int], offsets: Sequence[int], diffs: Sequence[int]) -> None:
@@ -171,23 +177,17 @@ class IndexFile:
         self.hash_slot_count += fresh
         self.index_count = first + len(hashes)
 
-    def _put_vector(self, hashes: Sequence[int], offsets: Sequence[int], diffs: Sequence[int]) -> bool:
-        """Add entries by columns; False, with nothing done, if two of them share a slot and must be linked in order."""
-        first, count = self.index_count, len(hashes)
-        entries: Any = numpy.empty(count, [("hash", ">i4"), ("offset", ">i8"), ("diff", ">i4"), ("previous", ">i4")])
-        entries["hash"] = hashes
-        wanted = entries["hash"].astype(numpy.int64) % self.slots
-        if numpy.unique(wanted).size != count:
-            return False
-        slots: Any = numpy.frombuffer(self._map, ">i4", self.slots, HEADER_LAYOUT.size)
-        previous = slots[wanted].astype(numpy.int64)
-        previous[(previous < 0) | (previous >= first)] = 0
-        entries["offset"], entries["diff"], entries["previous"] = offsets, diffs, previous
-        self._write_entries(first, entries.tobytes())
-        slots[wanted] = numpy.arange(first, first + count)
-        self.hash_slot_count += int(numpy.count_nonzero(previous == 0))
-        self.index_count = first + count
-        return True
+    def _put_vector(self, vectors: Vectors, hashes: Array, offsets: Array, timestamps: Array) -> None:
+        first = self.index_count
+        slots = vectors.slots(self._map, self.slots, HEADER_LAYOUT.size)
+        previous, changed, newest = vectors.link(slots, hashes, first)
+        diffs = vectors.seconds_after(self.begin_timestamp, timestamps, I32_MAX) if self.begin_timestamp > 0 else 0
+        self._write_entries(first, vectors.entries(hashes, offsets, diffs, previous))
+        # The slots last, as above.
+        slots[changed] = newest
+        self.hash_slot_count += vectors.count_zeros(previous)
+        self.index_count = first + len(hashes)
+        self.end_timestamp, self.end_physical_offset = int(timestamps[-1]), int(offsets[-1])
 
     def _write_entries(self, first: int, data: bytes) -> None:
         at = self._entries_at + first * ENTRY_LAYOUT.size

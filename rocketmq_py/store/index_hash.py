@@ -8,20 +8,18 @@ Source: `IndexService#buildKey`, `IndexFile#indexKeyHashMethod`, RocketMQ 5.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 from rocketmq_py.common import properties as names
 from rocketmq_py.common.java import string_hash
-from rocketmq_py.common.properties import find_property
 
 _MASK: Final = 0xFFFFFFFF
 _POWERS: Final = tuple(pow(31, count, 1 << 32) for count in range(5))
 #: Four-character hashes that are kept; keys of one client share most of theirs.
 _MAX_CHUNKS: Final = 65_536
 
-_UNIQ_KEY: Final = names.UNIQ_KEY.encode()
-_KEYS: Final = names.KEYS.encode()
+_UNIQ_KEY: Final = b"\x02" + names.UNIQ_KEY.encode() + b"\x01"
+_KEYS: Final = b"\x02" + names.KEYS.encode() + b"\x01"
 _BLANK: Final = names.KEY_SEPARATOR.encode()
 
 
@@ -32,11 +30,16 @@ class KeyHasher:
         self._prefixes: dict[bytes, int] = {}
         self._chunks: dict[bytes, int] = {}
 
-    def hash(self, topic: bytes, key: bytes) -> int:
-        """Return the index's hash of `topic#key`: the absolute value of Java's, 0 where that overflows."""
+    def prefix(self, topic: bytes) -> int:
+        """Return the hash of `topic#`, modulo 2^32."""
         prefix = self._prefixes.get(topic)
         if prefix is None:
             prefix = self._prefixes[topic] = string_hash(topic.decode("utf-8", "replace") + "#") & _MASK
+        return prefix
+
+    def hash(self, topic: bytes, key: bytes) -> int:
+        """Return the index's hash of `topic#key`: the absolute value of Java's, 0 where that overflows."""
+        prefix = self.prefix(topic)
         if not key.isascii():
             text = topic.decode("utf-8", "replace") + "#" + key.decode("utf-8", "replace")
             return index_hash(string_hash(text))
@@ -58,11 +61,21 @@ def index_hash(java_hash: int) -> int:
     return 0 if value == 1 << 31 else value
 
 
-def keys_of(properties: bytes) -> Iterator[bytes]:
-    """Yield the keys of a message: its unique key first, then the words of KEYS, as they are written."""
-    unique_key = find_property(properties, _UNIQ_KEY)
-    if unique_key:
-        yield unique_key
-    keys = find_property(properties, _KEYS)
-    if keys:
-        yield from filter(None, keys.split(_BLANK))
+def keys_of(properties: bytes) -> list[bytes]:
+    """Return the keys of a message: its unique key first, then the words of KEYS, as they are written."""
+    # With a separator in front, the first property looks like all others: one search finds any of them.
+    text = b"\x02" + properties
+    keys = []
+    at = text.rfind(_UNIQ_KEY)
+    if at >= 0:
+        start = at + len(_UNIQ_KEY)
+        end = text.find(b"\x02", start)
+        unique_key = text[start:end] if end >= 0 else text[start:]
+        if unique_key:
+            keys.append(unique_key)
+    at = text.rfind(_KEYS)
+    if at >= 0:
+        start = at + len(_KEYS)
+        end = text.find(b"\x02", start)
+        keys += filter(None, (text[start:end] if end >= 0 else text[start:]).split(_BLANK))
+    return keys

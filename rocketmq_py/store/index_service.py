@@ -1,7 +1,7 @@
 """The index service: feeds index files behind the answers, and searches them from the newest to the oldest.
 
-Two keys of a message cost as much as all the rest of a send, so keys are collected and added many at a time: when 128
-records wait, or after a few milliseconds. A query adds what waits first.
+Two keys of a message cost as much as all the rest of a send, so keys are collected and added many at a time: when 256
+records wait, or after a twentieth of a second. A query adds what waits first.
 
 Source: `IndexService`, RocketMQ 5.3.
 """
@@ -9,29 +9,52 @@ Source: `IndexService`, RocketMQ 5.3.
 from __future__ import annotations
 
 import asyncio
+import bisect
 import logging
 import os
 import time
-from typing import Final
+from collections.abc import Coroutine
+from itertools import chain
+from typing import Any, Final
 
 from rocketmq_py.common import sys_flag as flags
 from rocketmq_py.common.environment import Environment
-from rocketmq_py.store.columns import Columns
+from rocketmq_py.store.columns import Columns, Slot
 from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.store.index_file import IndexFile, index_file_size
 from rocketmq_py.store.index_hash import KeyHasher, keys_of
+from rocketmq_py.store.index_vector import MIN_KEYS, Vectors, load_vectors
 from rocketmq_py.store.query_message import QueryOffsetResult
 
 logger = logging.getLogger(__name__)
 
 #: Records that wait before they are added at once.
-BATCH_RECORDS: Final = 128
+BATCH_RECORDS: Final = 256
 #: Seconds that a record waits at most.
-BATCH_SECONDS: Final = 0.005
+BATCH_SECONDS: Final = 0.05
 #: Digits of a file name: yyyyMMddHHmmssSSS.
 NAME_DIGITS: Final = 17
 
-_Row = tuple[bytes, bytes, int, int]
+
+class _Waiting:
+    """Records whose keys are not added yet, as columns."""
+
+    __slots__ = ("keys", "offsets", "properties", "slots", "timestamps")
+
+    def __init__(self) -> None:
+        self.slots: list[Slot] = []
+        self.keys: list[tuple[bytes, ...] | None] = []
+        self.properties: list[bytes] = []
+        self.offsets: list[int] = []
+        self.timestamps: list[int] = []
+
+    def after(self, offset: int) -> _Waiting:
+        """Return the records behind a physical offset."""
+        first = bisect.bisect_right(self.offsets, offset)
+        rest = _Waiting()
+        rest.slots, rest.keys, rest.properties = self.slots[first:], self.keys[first:], self.properties[first:]
+        rest.offsets, rest.timestamps = self.offsets[first:], self.timestamps[first:]
+        return rest
 
 
 class IndexService:
@@ -44,6 +67,7 @@ class IndexService:
     Attributes:
         name: of the dispatcher.
         is_failed: a file could not be written; the index rests until the next start, which makes up for it.
+        vectors: adds many keys at once; None until it is loaded, and for good without the extra `fast`.
     """
 
     name = "index"
@@ -57,10 +81,12 @@ class IndexService:
         self._environment = environment
         self._files: list[IndexFile] = []
         self._hasher = KeyHasher()
-        self._waiting: list[_Row] = []
+        self._waiting = _Waiting()
         self._timer: asyncio.TimerHandle | None = None
         self._is_damaged = False
-        self._flushes: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        self.vectors: Vectors | None = None
+        self._asked_for_vectors = False
 
     # --- files -------------------------------------------------------------------------------------------------------
 
@@ -100,6 +126,11 @@ class IndexService:
         return [os.path.basename(file.path) for file in self._files]
 
     @property
+    def is_damaged(self) -> bool:
+        """Whether files were found that cannot be index files, and were deleted."""
+        return self._is_damaged
+
+    @property
     def end_physical_offset(self) -> int:
         """Offset of the last record that was indexed; -1 if there is no file, 0 if files were damaged."""
         if self._files:
@@ -108,11 +139,8 @@ class IndexService:
 
     def truncate(self, physical_offset: int) -> None:
         """Drop the files that know records at or behind an offset; what they held is dispatched again. Blocks."""
-        while (
-            self._files and self._files[-1].index_count > 1 and self._files[-1].end_physical_offset >= physical_offset
-        ):
+        while self._files and self._files[-1].end_physical_offset >= physical_offset:
             self._files.pop().destroy()
-            self._is_damaged = True
 
     def destroy(self) -> None:
         """Delete all files. Blocks."""
@@ -155,9 +183,12 @@ class IndexService:
             except OSError as error:
                 logger.error("index file %s could not be flushed: %s", file.path, error)
 
-        task = asyncio.get_running_loop().create_task(flush())
-        self._flushes.add(task)
-        task.add_done_callback(self._flushes.discard)
+        self._run_in_background(flush())
+
+    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     # --- dispatch ----------------------------------------------------------------------------------------------------
 
@@ -166,20 +197,23 @@ class IndexService:
 
     def apply(self, columns: Columns) -> None:
         """Take the records; their keys are added with those of others."""
-        waiting = self._waiting
-        for row, sys_flag in enumerate(columns.sys_flags):
-            if sys_flag & flags.TRANSACTION_MASK != flags.TRANSACTION_ROLLBACK and columns.properties[row]:
-                waiting.append(
-                    (
-                        columns.slots[row].topic_bytes,
-                        columns.properties[row],
-                        columns.physical_offsets[row],
-                        columns.store_timestamps[row],
-                    )
-                )
-        if len(waiting) >= BATCH_RECORDS:
+        waiting, rolled_back = self._waiting, flags.TRANSACTION_ROLLBACK
+        if any(flag & flags.TRANSACTION_MASK == rolled_back for flag in set(columns.sys_flags)):
+            rows = [row for row, flag in enumerate(columns.sys_flags) if flag & flags.TRANSACTION_MASK != rolled_back]
+            waiting.slots += [columns.slots[row] for row in rows]
+            waiting.keys += [columns.keys[row] for row in rows]
+            waiting.properties += [columns.properties[row] for row in rows]
+            waiting.offsets += [columns.physical_offsets[row] for row in rows]
+            waiting.timestamps += [columns.store_timestamps[row] for row in rows]
+        else:
+            waiting.slots += columns.slots
+            waiting.keys += columns.keys
+            waiting.properties += columns.properties
+            waiting.offsets += columns.physical_offsets
+            waiting.timestamps += columns.store_timestamps
+        if len(waiting.offsets) >= BATCH_RECORDS:
             self.build()
-        elif waiting and self._timer is None:
+        elif waiting.offsets and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(BATCH_SECONDS, self.build)
 
     def build(self) -> None:
@@ -187,33 +221,73 @@ class IndexService:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        rows, self._waiting = self._waiting, []
-        if not rows or self.is_failed:
+        waiting, self._waiting = self._waiting, _Waiting()
+        if not waiting.offsets or self.is_failed:
             return
-        done = self._files[-1].end_physical_offset if self._files and self._files[-1].index_count > 1 else -1
-        hashes: list[int] = []
-        offsets: list[int] = []
-        timestamps: list[int] = []
-        hash_key = self._hasher.hash
-        for topic, properties, offset, timestamp in rows:
+        newest = self._files[-1] if self._files else None
+        if newest is not None and newest.index_count > 1 and waiting.offsets[0] <= newest.end_physical_offset:
             # Recovery dispatches records again that are in the index already.
-            if offset <= done:
-                continue
-            for key in keys_of(properties):
-                hashes.append(hash_key(topic, key))
-                offsets.append(offset)
-                timestamps.append(timestamp)
+            waiting = waiting.after(newest.end_physical_offset)
         try:
-            self._put(hashes, offsets, timestamps)
+            self._add(waiting)
         except OSError as error:
             self.is_failed = True
             logger.error("the index in %s cannot be written (%s); it rests until the next start", self._folder, error)
 
+    def _add(self, waiting: _Waiting) -> None:
+        found = [
+            keys_of(properties) if known is None else known
+            for known, properties in zip(waiting.keys, waiting.properties, strict=True)
+        ]
+        keys, counts = list(chain.from_iterable(found)), list(map(len, found))
+        if len(keys) >= MIN_KEYS:
+            if self.vectors is None:
+                self._load_vectors_soon()
+            elif self._add_vectors(self.vectors, waiting, keys, counts):
+                return
+        rows = [row for row, count in enumerate(counts) for _ in range(count)]
+        hash_key = self._hasher.hash
+        self._put(
+            [hash_key(waiting.slots[row].topic_bytes, key) for row, key in zip(rows, keys, strict=True)],
+            [waiting.offsets[row] for row in rows],
+            [waiting.timestamps[row] for row in rows],
+        )
+
+    def _add_vectors(self, vectors: Vectors, waiting: _Waiting, keys: list[bytes], counts: list[int]) -> bool:
+        """Add keys by columns; false, with nothing done, if one of them is not ASCII."""
+        times = vectors.column(counts)
+        hashes = vectors.hash(self._prefixes(waiting.slots), times, keys)
+        if hashes is None:
+            return False
+        offsets, timestamps = vectors.repeat(waiting.offsets, times), vectors.repeat(waiting.timestamps, times)
+        at = 0
+        while at < len(hashes):
+            at += self._open_file().put_vector(vectors, hashes[at:], offsets[at:], timestamps[at:])
+        return True
+
+    def _prefixes(self, slots: list[Slot]) -> list[int]:
+        """Return the hash of each record's `topic#`."""
+        prefixes = {slot: self._hasher.prefix(slot.topic_bytes) for slot in set(slots)}
+        return [prefixes[slot] for slot in slots]
+
+    def _load_vectors_soon(self) -> None:
+        """Import numpy in a thread: it takes longer than a whole start of the broker without it."""
+        if self._asked_for_vectors:
+            return
+        self._asked_for_vectors = True
+
+        async def load() -> None:
+            self.vectors = await self._environment.run_blocking(load_vectors)
+
+        self._run_in_background(load())
+
     def _put(self, hashes: list[int], offsets: list[int], timestamps: list[int]) -> None:
         at = 0
         while at < len(hashes):
-            file = self._files[-1] if self._files and not self._files[-1].is_full else self._next_file()
-            at += file.put(hashes[at:], offsets[at:], timestamps[at:])
+            at += self._open_file().put(hashes[at:], offsets[at:], timestamps[at:])
+
+    def _open_file(self) -> IndexFile:
+        return self._files[-1] if self._files and not self._files[-1].is_full else self._next_file()
 
     # --- queries -----------------------------------------------------------------------------------------------------
 
@@ -253,11 +327,11 @@ class IndexService:
     async def close(self) -> None:
         """Add what waits, force the files to disk and close them."""
         self.build()
-        await asyncio.gather(*self._flushes)
+        await asyncio.gather(*self._background)
         files, self._files = self._files, []
         for file in files:
             await self._environment.run_blocking(file.flush)
             file.close()
 
     def __repr__(self) -> str:
-        return f"<IndexService {self._folder} {len(self._files)} files, {len(self._waiting)} records wait>"
+        return f"<IndexService {self._folder} {len(self._files)} files, {len(self._waiting.offsets)} records wait>"

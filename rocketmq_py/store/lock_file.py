@@ -12,7 +12,7 @@ import contextlib
 import os
 
 from rocketmq_py.common.errors import RocketMQError
-from rocketmq_py.common.file_system import AlreadyLockedError, FileLock, FileSystem
+from rocketmq_py.common.file_system import AlreadyLockedError, FileLock, FileSystem, make_durable_directories
 from rocketmq_py.store.run_state import read_process_id
 
 
@@ -42,7 +42,7 @@ class StoreLock:
         """
         if self._lock is not None:
             return
-        self._files.make_directories(self._root_dir)
+        make_durable_directories(self._files, self._root_dir)
         # The lock belongs to the process and ends when any descriptor of the file is closed, so the four bytes that
         # RocketMQ puts in go in before the lock is taken. Whoever holds it wrote the same four.
         if not self._files.exists(self.path):

@@ -12,6 +12,7 @@ Source: `DefaultMappedFile`, RocketMQ 5.3.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 
 from rocketmq_py.common.file_system import FileSystem
 from rocketmq_py.store.config import LogWriteMode
@@ -36,6 +37,8 @@ class MappedFile:
         size: bytes.
         mode: how to write.
         warm: touch every page of a new file, so that the first writes meet no fault.
+        is_shared: the file may be in the making by a thread of this process: its space is allocated whatever size it
+            has, and it is not removed on failure.
 
     Raises:
         OSError: it cannot be opened, or the space cannot be allocated (then nothing is left behind).
@@ -50,13 +53,14 @@ class MappedFile:
         size: int,
         mode: LogWriteMode = LogWriteMode.PWRITE,
         warm: bool = False,
+        is_shared: bool = False,
     ) -> None:
         self.path = path
         self.start = start
         self.size = size
         self.mode = mode
         self._files = files
-        is_new = not files.exists(path)
+        is_new = is_shared or not files.exists(path)
         self._fd = files.open_file(path, create=True)
         try:
             if is_new:
@@ -75,7 +79,7 @@ class MappedFile:
             )
         except BaseException:
             files.close(self._fd)
-            if is_new:
+            if is_new and not is_shared:
                 files.unlink(path)
             raise
         self._view = memoryview(self._map)
@@ -103,6 +107,11 @@ class MappedFile:
     def read(self, position: int, size: int) -> memoryview:
         """Return a view of bytes; no copy. The file cannot be closed while the view lives, so do not keep it."""
         return self._view[position : position + size]
+
+    def read_each(self, offsets: Sequence[int], sizes: Sequence[int]) -> list[bytes | memoryview]:
+        """Return views of several ranges, given by their offsets in the whole queue of files; see `read`."""
+        view, start = self._view, self.start
+        return [view[offset - start : offset - start + size] for offset, size in zip(offsets, sizes, strict=True)]
 
     def read_cached(self, position: int, size: int) -> bytes | None:
         """Return bytes that are in memory; None if reading them would wait for the disk."""

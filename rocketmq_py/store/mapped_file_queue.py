@@ -13,6 +13,7 @@ import logging
 import os
 
 from rocketmq_py.common.environment import Environment
+from rocketmq_py.common.file_system import make_durable_directories
 from rocketmq_py.store.config import LogWriteMode
 from rocketmq_py.store.errors import StoreCorruptError, StoreFullError
 from rocketmq_py.store.mapped_file import NAME_DIGITS, MappedFile, file_name
@@ -47,6 +48,7 @@ class MappedFileQueue:
         self._warm = warm
         self._ahead: MappedFile | None = None
         self._allocating: asyncio.Task[None] | None = None
+        self._allocating_start = -1
 
     def load(self) -> None:
         """Open the files that are there.
@@ -56,8 +58,9 @@ class MappedFileQueue:
             StoreError: a file has another size.
         """
         files = self._environment.files
-        files.make_directories(self.folder)
-        for name in files.list_directory(self.folder):
+        make_durable_directories(files, self.folder)
+        names = files.list_directory(self.folder)
+        for name in names:
             path = os.path.join(self.folder, name)
             if not (len(name) == NAME_DIGITS and name.isascii() and name.isdigit()) or files.is_directory(path):
                 logger.warning("%s is no file of this queue and was ignored", path)
@@ -71,16 +74,19 @@ class MappedFileQueue:
                     start,
                     "A file is missing, or the store was written with another file size",
                 )
-            if files.stat(path).size == 0 and self.mapped_files:
-                # Allocated ahead by a process that was killed before it could reserve the space.
+            if files.stat(path).size < self.file_size and self._is_unused(path, names):
+                # Allocated ahead by a process that was killed before it had reserved the space.
                 files.unlink(path)
-                logger.warning("%s was empty and has been removed", path)
+                logger.warning("%s was not yet in use and has been removed", path)
                 continue
             self.mapped_files.append(self._open(start))
 
-    def _open(self, start: int) -> MappedFile:
+    def _is_unused(self, path: str, names: list[str]) -> bool:
+        return os.path.basename(path) == names[-1] and not self._environment.files.read_file(path).strip(b"\0")
+
+    def _open(self, start: int, is_shared: bool = False) -> MappedFile:
         path = os.path.join(self.folder, file_name(start))
-        return MappedFile(self._environment.files, path, start, self.file_size, self._mode, self._warm)
+        return MappedFile(self._environment.files, path, start, self.file_size, self._mode, self._warm, is_shared)
 
     @property
     def min_offset(self) -> int:
@@ -114,7 +120,8 @@ class MappedFileQueue:
             file = ahead
         else:
             try:
-                file = self._open(begin)
+                # A thread may be busy with the same file; then both fill it, and the thread's descriptor is closed.
+                file = self._open(begin, is_shared=begin == self._allocating_start)
                 self._environment.files.sync_directory(self.folder)
             except OSError as error:
                 raise StoreFullError(
@@ -129,26 +136,36 @@ class MappedFileQueue:
             self._allocating = asyncio.get_running_loop().create_task(self._allocate(self.end))
 
     async def _allocate(self, start: int) -> None:
+        self._allocating_start = start
         try:
             file = await self._environment.run_blocking(self._open_durably, start)
         except OSError as error:
+            self._allocating_start = -1
             # Not a failure yet: whoever needs the file tries again and says what is wrong.
             logger.warning("the next file of %s could not be allocated ahead: %s", self.folder, error)
+            path = os.path.join(self.folder, file_name(start))
+            if start == self.end and self._environment.files.exists(path):
+                self._environment.files.unlink(path)
             return
+        self._allocating_start = -1
         if start == self.end and self._ahead is None:
             self._ahead = file
         else:
             file.close()
 
     def _open_durably(self, start: int) -> MappedFile:
-        file = self._open(start)
+        file = self._open(start, is_shared=True)
         self._environment.files.sync_directory(self.folder)
         return file
 
-    def truncate(self, offset: int) -> None:
+    def truncate(self, offset: int, clear_to: int | None = None) -> None:
         """Drop the files that begin at or behind `offset` and clear the rest of the file that holds it. Blocks.
 
         The rest is zeroed and flushed, so that no old record behind the new end can ever look valid.
+
+        Args:
+            offset: the new end.
+            clear_to: all bytes from there on are known to be zero; None if nothing is known.
         """
         while self.mapped_files and self.mapped_files[-1].start >= offset and len(self.mapped_files) > 1:
             self.mapped_files.pop().destroy()
@@ -156,20 +173,20 @@ class MappedFileQueue:
         if file is None:
             return
         position = max(offset - file.start, 0)
+        limit = file.size if clear_to is None else min(file.size, clear_to - file.start)
         zeros = bytes(1 << 16)
-        while position < file.size:
-            count = min(len(zeros), file.size - position)
-            # Pages that are zero already need no write: most of a file behind the end was never touched.
-            if bytes(file.read(position, count)) != zeros[:count]:
+        while position < limit:
+            count = min(len(zeros), limit - position)
+            # Pages that are zero already need no write: most of a file behind the end was never touched. Read, not
+            # mapped: pages of a map that was walked through count as the process's memory.
+            if file.read_blocking(position, count) != zeros[:count]:
                 file.write(zeros[:count], position)
             position += count
         file.flush()
 
-    def delete_first(self) -> MappedFile:
-        """Delete the first file and return it, closed. Blocks."""
-        file = self.mapped_files.pop(0)
-        file.destroy()
-        return file
+    def remove_first(self) -> MappedFile:
+        """Take the first file out of the queue and return it, still open: a thread may be reading it."""
+        return self.mapped_files.pop(0)
 
     async def close(self) -> None:
         """Close all files; one that was allocated ahead stays on disk for the next start."""

@@ -22,8 +22,17 @@ from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.store.consume_queue_store import AnyQueue, ConsumeQueueStore
 from rocketmq_py.store.dispatch import Dispatchers
 from rocketmq_py.store.draft import Draft
+from rocketmq_py.store.errors import StoreCorruptError
 from rocketmq_py.store.filter import ALL, MessageFilter
-from rocketmq_py.store.get_message import MAX_PULL_BYTES, ColdReadError, Fetched, GetMessageResult, MessageReader, fetch
+from rocketmq_py.store.get_message import (
+    MAX_PULL_BYTES,
+    ColdReadError,
+    Fetched,
+    GetMessageResult,
+    GetMessageStatus,
+    MessageReader,
+    fetch,
+)
 from rocketmq_py.store.offset_search import (
     HEAD_SIZE,
     BoundaryType,
@@ -62,6 +71,8 @@ class MessageStore:
     Attributes:
         commit_log: the log.
         index: finds messages by key; None without stage index or with `messageIndexEnable=false`.
+        damaged_reads: how many reads met a message that is damaged on disk, and skipped it.
+        before_load: called before the first file is opened; each may raise and so refuse the start.
         recover: makes everything agree with the log when the store opens; blocks. Stage recovery replaces it.
     """
 
@@ -84,6 +95,8 @@ class MessageStore:
         self.dispatchers = dispatchers
         self.reput = reput
         self.index: MessageIndex | None = None
+        self.damaged_reads = 0
+        self.before_load: list[Callable[[], None]] = []
         self.recover: Callable[[MessageStore], None] = rebuild
         self._environment = environment
         self._putter = putter
@@ -104,6 +117,8 @@ class MessageStore:
             StoreError: the files cannot be used as they are; the text says which and what to do.
         """
         run_blocking = self._environment.run_blocking
+        for prepare in self.before_load:
+            await run_blocking(prepare)
         await run_blocking(self.commit_log.load)
         await run_blocking(self.queues.load)
         if self.index is not None:
@@ -188,7 +203,29 @@ class MessageStore:
         message_filter: MessageFilter = ALL,
         max_bytes: int = MAX_PULL_BYTES,
     ) -> GetMessageResult:
-        """Like `get_message`, but waits for the disk, in a thread."""
+        """Like `get_message`, but waits for the disk, in a thread.
+
+        A message that is damaged on disk is skipped, logged and counted. Those around it come one at a time.
+        """
+        try:
+            return await self._get_cold(topic, queue_id, offset, max_count, message_filter, max_bytes)
+        except StoreCorruptError as error:
+            damage = error
+        try:
+            return await self._get_cold(topic, queue_id, offset, 1, message_filter, max_bytes)
+        except StoreCorruptError as error:
+            damage = error
+        queue = self.queues.find_any(topic, queue_id)
+        low, high = (queue.min_offset, queue.max_offset) if queue is not None else (0, 0)
+        if await self._is_damaged(topic, queue_id, offset):
+            self.damaged_reads += 1
+            logger.error("message %s-%d at offset %d is damaged and was skipped: %s", topic, queue_id, offset, damage)
+        # Else the first message was read and not wanted, and a later one is damaged: that one's turn comes.
+        return GetMessageResult(GetMessageStatus.NO_MATCHED_MESSAGE, offset + 1, low, high)
+
+    async def _get_cold(
+        self, topic: str, queue_id: int, offset: int, max_count: int, message_filter: MessageFilter, max_bytes: int
+    ) -> GetMessageResult:
         fetched: Fetched = {}
         while True:
             queue = self.queues.find_any(topic, queue_id)
@@ -198,6 +235,13 @@ class MessageStore:
                 missing = error
             # What is fetched is kept, so every round gets further, whatever the page cache drops meanwhile.
             await fetch(missing, fetched, self._environment.run_blocking)
+
+    async def _is_damaged(self, topic: str, queue_id: int, offset: int) -> bool:
+        try:
+            await self._get_cold(topic, queue_id, offset, 1, ALL, MAX_PULL_BYTES)
+        except StoreCorruptError:
+            return True
+        return False
 
     # --- offsets and times --------------------------------------------------------------------------------------------
 

@@ -38,6 +38,11 @@ class MessagePutter:
         self._slots = slots
         self._max_message_size = max_message_size
 
+    @property
+    def refusal(self) -> str:
+        """Why no message is taken now; empty if messages are taken."""
+        return ", ".join(self._tick.refusals)
+
     async def put_message(self, draft: Draft) -> PutMessageResult:
         """Append one message and wait until it is as safe as the configuration demands.
 

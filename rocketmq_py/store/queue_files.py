@@ -24,6 +24,11 @@ logger = logging.getLogger(__name__)
 #: Descriptors that are kept open for reading.
 MAX_DESCRIPTORS: Final = 2_048
 
+#: Units are read in windows of twice this size, which is that of 204 units; most pulls find theirs in memory.
+WINDOW_SIZE: Final = 4_080
+#: Windows that are kept, 8 KB each; beyond it all are forgotten.
+MAX_WINDOWS: Final = 512
+
 Key = tuple[str, int]
 
 
@@ -49,6 +54,9 @@ class QueueFiles:
         self._filler = filler
         self._max_descriptors = max_descriptors
         self._descriptors: OrderedDict[tuple[Key, int], int] = OrderedDict()
+        # By queue, and by position / WINDOW_SIZE.
+        self._windows: dict[Key, dict[int, bytes]] = {}
+        self._window_count = 0
 
     # --- finding ------------------------------------------------------------------------------------------------------
 
@@ -69,11 +77,39 @@ class QueueFiles:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def read(self, key: Key, position: int, size: int) -> bytes | None:
-        """Return bytes of one file, fewer at its end; None if reading them would wait for the disk."""
+    def read(self, key: Key, position: int, size: int, limit: int) -> bytes | None:
+        """Return bytes of one file, fewer at its end; None if reading them would wait for the disk.
+
+        Up to `limit`, which is where the written bytes end, nothing changes until it is cut or deleted. So a window
+        around what is asked for is read along and kept: the same reader will ask for the rest of it next.
+        """
+        number = position // WINDOW_SIZE
+        windows = self._windows.get(key)
+        window = windows.get(number) if windows is not None else None
+        at = position - number * WINDOW_SIZE
+        if window is not None and at + size <= len(window):
+            return window[at : at + size]
         start = position - position % self.file_size
-        fd = self._descriptor(key, start)
-        return self._files.pread_cached(fd, min(size, start + self.file_size - position), position - start)
+        if number * WINDOW_SIZE < start or size > WINDOW_SIZE:
+            size = min(size, start + self.file_size - position)
+            return self._files.pread_cached(self._descriptor(key, start), size, position - start)
+        return self._read_window(key, number, start, min(limit, start + self.file_size), at, size)
+
+    def _read_window(self, key: Key, number: int, start: int, limit: int, at: int, size: int) -> bytes | None:
+        """Read a window of the file that begins at `start`, keep it, and return `size` bytes at `at` of it."""
+        begin = number * WINDOW_SIZE
+        # Two windows long, so that what begins in it also ends in it.
+        data = self._files.pread_cached(
+            self._descriptor(key, start), min(2 * WINDOW_SIZE, limit - begin), begin - start
+        )
+        if data is None:
+            return None
+        if self._window_count >= MAX_WINDOWS:
+            self._windows.clear()
+            self._window_count = 0
+        self._window_count += 1
+        self._windows.setdefault(key, {})[number] = data
+        return data[at : at + size]
 
     def read_blocking(self, key: Key, position: int, size: int) -> bytes:
         """Return bytes of one file, waiting for the disk if need be; nothing if there is no such file."""
@@ -165,7 +201,11 @@ class QueueFiles:
     # --- cutting and deleting -----------------------------------------------------------------------------------------
 
     def cut(self, key: Key, end: int) -> None:
-        """Remove everything at and behind a position: later files go, the rest of its file becomes zeros. Blocks."""
+        """Remove everything at and behind a position: later files go, the rest of its file becomes zeros.
+
+        Blocks. Nobody may read what is being cut.
+        """
+        self._windows.pop(key, None)
         for start in self.starts(key):
             if start >= end:
                 self.delete(key, start)
@@ -180,6 +220,7 @@ class QueueFiles:
 
     def delete(self, key: Key, start: int) -> None:
         """Delete one file. Blocks."""
+        self._windows.pop(key, None)
         self.release(key, start)
         self._files.unlink(self.path(key, start))
 

@@ -33,11 +33,15 @@ MAX_PENDING_BYTES: Final = 4 << 20
 
 _HOST_BITS: Final = BORN_HOST_V6 | STORE_HOST_V6
 _LENGTH = struct.Struct(">H")
+#: The two bytes before the properties, by their length, for properties as they usually are.
+_LENGTHS: Final = tuple(_LENGTH.pack(length) for length in range(1_024))
 
-#: Flag, body, stored properties and tags code of one message of a batch.
-BatchRow = tuple[int, bytes, bytes, int]
+#: Keys for the index; None if they are still to be found in the properties.
+Keys = tuple[bytes, ...] | None
+#: Flag, body, stored properties, tags code and keys of one message of a batch.
+BatchRow = tuple[int, bytes, bytes, int, Keys]
 
-Row = tuple[QueueSlot, int, int, int, int, int, int, bytes, int]
+Row = tuple[QueueSlot, int, int, int, int, int, int, bytes, int, Keys]
 
 
 class StoreRefusedError(StoreError):
@@ -87,9 +91,9 @@ class Tick:
     def _begin(self) -> None:
         self._parts: list[bytes] = []
         self._rows: list[Row] = []
-        self._answers: Answers = {}
+        self._answers: Answers = []
         self._callbacks: list[Callback] = []
-        self._free_answers: Answers = {}
+        self._free_answers: Answers = []
         self._free_callbacks: list[Callback] = []
 
     # --- may anything be written? -------------------------------------------------------------------------------------
@@ -114,7 +118,6 @@ class Tick:
     def add(
         self,
         slot: QueueSlot,
-        *,
         body: bytes,
         properties: bytes,
         flag: int,
@@ -122,6 +125,8 @@ class Tick:
         born_timestamp: int,
         born_host: bytes,
         tags_code: int = 0,
+        keys: Keys = None,
+        *,
         reconsume_times: int = 0,
         prepared_transaction_offset: int = 0,
         units: int = 1,
@@ -137,6 +142,7 @@ class Tick:
             born_timestamp: the producer's clock, milliseconds.
             born_host: 8 or 20 bytes.
             tags_code: goes into the queue's unit.
+            keys: for the index, if they are known.
             reconsume_times: how often consumption was retried.
             prepared_transaction_offset: half message of a commit or rollback.
             units: how many queue offsets the record takes; 0 for records that are in no queue.
@@ -183,10 +189,10 @@ class Tick:
             ),
             body,
             topic_part,
-            _LENGTH.pack(properties_length),
+            _LENGTHS[properties_length] if properties_length < 1_024 else _LENGTH.pack(properties_length),
             properties,
         )
-        self._rows.append((slot, offset, size, queue_offset, tags_code, now, sys_flag, properties, units))
+        self._rows.append((slot, offset, size, queue_offset, tags_code, now, sys_flag, properties, units, keys))
         # No await since the offset was read: two records with one queue offset would hide a message.
         slot.next_offset += units
         self._end = offset + size
@@ -206,7 +212,7 @@ class Tick:
 
         Args:
             slot: the queue of all.
-            items: for each message its flag, body, stored properties and tags code.
+            items: for each message its flag, body, stored properties, tags code and keys.
             sys_flag: of all; its IPv6 bits are set here.
             born_timestamp: of all, milliseconds.
             born_host: of all, 8 or 20 bytes.
@@ -218,16 +224,16 @@ class Tick:
             StoreRefusedError: nothing was changed.
         """
         fixed = self.size_of(slot, b"", b"", born_host)
-        total = sum([fixed + len(body) + len(properties) for _, body, properties, _ in items])
+        total = sum([fixed + len(body) + len(properties) for _, body, properties, _, _ in items])
         self.reserve(total)
         head = self._head_v4 if len(born_host) == 8 else self._head_v6
         sys_flag = sys_flag & ~_HOST_BITS | self._store_bits | (0 if len(born_host) == 8 else BORN_HOST_V6)
-        pack, pack_length, crc32 = head.pack, _LENGTH.pack, zlib.crc32
+        pack, crc32, lengths = head.pack, zlib.crc32, _LENGTHS
         magic, queue_id, topic_part = slot.magic, slot.queue_id, slot.topic_part
         parts, rows, now, store_host = self._parts, self._rows, self._now_ms, self._log.store_host
         offset, queue_offset = self._end, slot.next_offset
         first, offsets = queue_offset, []
-        for flag, body, properties, tags_code in items:
+        for flag, body, properties, tags_code, keys in items:
             body_length, properties_length = len(body), len(properties)
             size = fixed + body_length + properties_length
             crc = crc32(body) & 0x7FFFFFFF
@@ -238,10 +244,10 @@ class Tick:
                 ),
                 body,
                 topic_part,
-                pack_length(properties_length),
+                lengths[properties_length] if properties_length < 1_024 else _LENGTH.pack(properties_length),
                 properties,
             )  # fmt: skip
-            rows.append((slot, offset, size, queue_offset, tags_code, now, sys_flag, properties, 1))
+            rows.append((slot, offset, size, queue_offset, tags_code, now, sys_flag, properties, 1, keys))
             offsets.append(offset)
             offset += size
             queue_offset += 1
@@ -279,12 +285,7 @@ class Tick:
             data: an encoded answer that says "stored"; see `AcknowledgementGate.unsure`.
             wait: false sends it at the end of the turn, whatever the configuration says.
         """
-        answers = self._answers if wait else self._free_answers
-        parts = answers.get(sink)
-        if parts is None:
-            answers[sink] = [data]
-        else:
-            parts.append(data)
+        (self._answers if wait else self._free_answers).append((sink, data))
 
     def then(self, callback: Callback, wait: bool = True) -> None:
         """Call `callback` with the status when the records added so far are as safe as demanded; see `answer`."""
@@ -396,5 +397,6 @@ def _columns(rows: list[Row]) -> Columns:
         columns.sys_flags,
         columns.properties,
         columns.units,
+        columns.keys,
     ) = map(list, zip(*rows, strict=True))
     return columns

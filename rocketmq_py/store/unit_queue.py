@@ -101,7 +101,7 @@ class UnitQueue:
         if start < self.first or count <= 0:
             return b""
         old = min(count, self.flushed - start)
-        data = self.files.read((self.topic, self.queue_id), start * size, old * size)
+        data = self.files.read((self.topic, self.queue_id), start * size, old * size, self.flushed * size)
         if data is None or old == count:
             return data
         return data + self.tail[: (count - old) * size]

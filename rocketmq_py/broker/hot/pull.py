@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import msgspec
 
 from rocketmq_py.broker.hot.responses import NUMBER, ResponseTemplate
-from rocketmq_py.broker.pull_message import Pull, PullAnswer, PullChecks, PullMessageService, PullTarget
+from rocketmq_py.broker.pull_message import FOUND, Pull, PullAnswer, PullChecks, PullMessageService, PullTerms
 from rocketmq_py.broker.refusal import Refusal
 from rocketmq_py.common.errors import InvalidInputError
 from rocketmq_py.common.java import parse_i32, parse_i64
@@ -46,17 +46,17 @@ class HotPullHeader(msgspec.Struct, rename="camel", gc=False):
     proxy_froward_client_id: str | None = None
 
 
-Key = tuple[str, str, str, str, str, str, str | None, str | None, str, str | None]
+#: The code, and all fields but the offsets.
+Key = tuple[int, str, str, str, str, str, str, str | None, str | None, str, str | None]
 
 
 class PullEntry:
-    """What is the same in all pulls of one group from one queue, as long as the version stays."""
+    """What the checks found for a key, as long as the version stays."""
 
-    __slots__ = ("header", "target", "version")
+    __slots__ = ("terms", "version")
 
-    def __init__(self, header: PullMessageRequestHeader, target: PullTarget, version: int) -> None:
-        self.header = header
-        self.target = target
+    def __init__(self, terms: PullTerms, version: int) -> None:
+        self.terms = terms
         self.version = version
 
 
@@ -78,33 +78,32 @@ class HotPullRequest(Pull):
 
     __slots__ = ("_opaque", "_path")
 
-    def __init__(self, entry: PullEntry, owner: Sink, offset: int, commit_offset: int, opaque: int, path: HotPull):
-        super().__init__(entry.header, entry.target, owner)
+    def __init__(
+        self, terms: PullTerms, owner: Sink, offset: int, commit_offset: int, opaque: int, path: HotPull
+    ) -> None:
+        self.terms = terms
+        self.owner = owner
         self.offset = offset
-        if self.commit_offset is not None:
-            self.commit_offset = commit_offset
+        self.commit_offset = commit_offset
         self._opaque = opaque
         self._path = path
 
     def answer(self, result: PullAnswer) -> None:
         """Write head and records as one piece of bytes."""
-        template = self._path.template(result)
-        header = result.header
-        size = 0
-        for buffer in result.buffers:
-            size += len(buffer)
+        terms, buffers = self.terms, result.buffers
+        template = self._path.found if result.remark is FOUND else self._path.template(result)
         head = template.fill_head(
-            size,
-            header.suggest_which_broker_id,
-            header.next_begin_offset,
-            header.min_offset,
-            header.max_offset,
-            header.topic_sys_flag or 0,
-            header.group_sys_flag or 0,
+            result.size,
+            result.suggested,
+            result.next_begin_offset,
+            result.min_offset,
+            result.max_offset,
+            terms.topic_sys_flag,
+            terms.group_sys_flag,
             self._opaque,
         )
         owner: Sink = self.owner  # type: ignore[assignment]
-        owner.write_soon(b"".join((head, *result.buffers)) if size else head)
+        owner.write_soon(head + buffers[0] if len(buffers) == 1 else b"".join([head, *buffers]))
 
 
 class HotPull:
@@ -115,6 +114,7 @@ class HotPull:
         self._service = service
         self._entries: dict[Key, PullEntry] = {}
         self._templates: dict[tuple[ResponseCode, str], ResponseTemplate] = {}
+        self.found = self._make_template(ResponseCode.SUCCESS, FOUND)
         self._decode = msgspec.json.Decoder(HotPullHeader).decode
 
     def register(self, processors: Processors) -> None:
@@ -133,12 +133,14 @@ class HotPull:
         if header.request_source is not None or header.proxy_froward_client_id is not None:
             return False
         offset, commit = header.queue_offset, header.commit_offset
+        both = offset + commit
         # isdecimal() also holds for digits of other scripts; isascii() excludes those.
-        if not (offset.isdecimal() and commit.isdecimal() and offset.isascii() and commit.isascii()):
-            return False
-        if len(offset) > _I64_DIGITS or len(commit) > _I64_DIGITS:
+        if not (
+            both.isdecimal() and both.isascii() and 0 < len(offset) <= _I64_DIGITS and 0 < len(commit) <= _I64_DIGITS
+        ):
             return False
         key = (
+            command.code,
             header.consumer_group,
             header.topic,
             header.queue_id,
@@ -155,7 +157,7 @@ class HotPull:
             entry = self._enter(key, header, command.code, connection)
             if entry is None:
                 return False
-        self._service.run(HotPullRequest(entry, connection, int(offset), int(commit), command.opaque, self))
+        self._service.run(HotPullRequest(entry.terms, connection, int(offset), int(commit), command.opaque, self))
         return True
 
     def _enter(self, key: Key, hot: HotPullHeader, code: int, connection: Sink) -> PullEntry | None:
@@ -184,7 +186,7 @@ class HotPull:
             return None
         if len(self._entries) >= MAX_ENTRIES:
             self._entries.clear()
-        entry = self._entries[key] = PullEntry(header, target, version)
+        entry = self._entries[key] = PullEntry(PullTerms(header, target), version)
         return entry
 
     def template(self, result: PullAnswer) -> ResponseTemplate:
@@ -192,9 +194,11 @@ class HotPull:
         key = (result.code, result.remark)
         template = self._templates.get(key)
         if template is None:
-            fields = dict.fromkeys(_FIELDS, NUMBER)
-            template = self._templates[key] = ResponseTemplate(answer(result.code, result.remark), fields)
+            template = self._templates[key] = self._make_template(*key)
         return template
+
+    def _make_template(self, code: ResponseCode, remark: str) -> ResponseTemplate:
+        return ResponseTemplate(answer(code, remark), dict.fromkeys(_FIELDS, NUMBER))
 
 
 #: Header fields of an answer, in the order in which `HotPullRequest.answer` fills them in.

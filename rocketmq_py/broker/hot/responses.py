@@ -16,6 +16,8 @@ from rocketmq_py.remoting.command import RemotingCommand
 from rocketmq_py.store.put_result import PutMessageStatus
 
 _PREFIX = struct.Struct(">II")
+#: The first eight bytes of answers without a body, by the length of their headers.
+_PREFIXES: Final = tuple(_PREFIX.pack(size + 4, size) for size in range(1_024))
 _HEADER_AT: Final = 8
 #: Opaque of the response that a template is made of; not a number that occurs elsewhere in it.
 _OPAQUE: Final = 1_234_567_890
@@ -52,7 +54,7 @@ class ResponseTemplate:
         """
         header = self._header % values
         size = len(header)
-        return _PREFIX.pack(size + 4, size) + header
+        return (_PREFIXES[size] if size < len(_PREFIXES) else _PREFIX.pack(size + 4, size)) + header
 
     def fill_head(self, body_size: int, *values: int | bytes) -> bytes:
         """Return the frame up to a body of `body_size` bytes that the caller appends."""

@@ -4,9 +4,9 @@ A message is *plain* when four cheap tests say so; whatever fails one takes the 
 are made with more words:
 
     1  the tick         one flag: this broker may accept now
-    2  topic and queue  one look-up: the checks of `SendChecks` passed for them before
-    3  the header       compares: not compressed beyond its flag bits, no retry, a body within the limit
-    4  the properties   one search: nothing in them that anybody looks at, and a unique key
+    2  the header       one look-up: all fields but born time and properties were seen together before, and passed
+    3  the body         its length
+    4  the properties   one match: nothing in them that anybody looks at; it also finds unique key, tags and keys
 
 What never happens here for a message: a task, a future, an await, a lock, a write to a socket or a file, a reading of
 the clock, a log call, a dictionary of properties.
@@ -16,7 +16,9 @@ Source: the behaviour is that of `SendMessageProcessor`, RocketMQ 5.3; the way i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import struct
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -24,12 +26,13 @@ import msgspec
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.broker.hot.responses import NUMBER, OFFSET_ID_TAIL, TEXT, ResponseTemplate
 from rocketmq_py.broker.refusal import Refusal
-from rocketmq_py.broker.send_hooks import SendHooks, join_triggers
+from rocketmq_py.broker.send_hooks import SendHooks
 from rocketmq_py.broker.send_message import (
     ASKS_FOR_TRIGGERS,
     MAX_BATCH_MESSAGES,
     SPECIAL_PROPERTIES,
     SendChecks,
+    batch_suffixes,
     stored_properties,
     stored_suffix,
     tags_code,
@@ -52,7 +55,7 @@ from rocketmq_py.store.put_hooks import PutHooks
 from rocketmq_py.store.queue_slot import QueueSlot, QueueSlots
 from rocketmq_py.store.tick import BatchRow, StoreRefusedError, Tick
 
-#: Most cached queues; beyond it the table begins anew.
+#: Most cached targets; beyond it the table begins anew.
 MAX_ENTRIES: Final = 200_000
 #: Most cached tags.
 MAX_TAGS: Final = 65_536
@@ -61,8 +64,13 @@ _ITEM: Final = ITEM_LAYOUT.struct
 #: Head of a batch's item and the two bytes of its properties' length; the body lies between them.
 _ITEM_SIZE: Final = ITEM_LAYOUT.size + 2
 
-_UNIQUE_KEY: Final = names.UNIQ_KEY.encode() + b"\x01"
-_TAGS: Final = names.TAGS.encode() + b"\x01"
+_UNIQUE_KEY: Final = names.UNIQ_KEY.encode()
+_TAGS: Final = names.TAGS.encode()
+_KEYS: Final = names.KEYS.encode()
+_BLANK: Final = names.KEY_SEPARATOR.encode()
+_END: Final = names.PROPERTY_SEPARATOR.encode()
+#: Longest text of a number that certainly fits into 64 bits.
+_I64_DIGITS: Final = 18
 
 #: Texts of a system flag that holds nothing but how the body is compressed, and their numbers.
 _PLAIN_SYS_FLAGS: Final = {str(flag): flag for flag in range(0x800) if not flag & ~COMPRESSION_MASK}
@@ -71,7 +79,7 @@ _NO_BATCH: Final = frozenset((None, "false", "0"))
 
 
 class HotSendHeaderV2(msgspec.Struct, gc=False):
-    """A send's header as it lies in the frame. Numbers that are only compared or looked up stay texts."""
+    """A send's header as it lies in the frame. All values are texts there, and stay texts: they are only looked up."""
 
     b: str  # topic
     e: str  # queue id
@@ -105,21 +113,33 @@ class HotSendHeaderV1(msgspec.Struct, gc=False):
 HotSendHeader = HotSendHeaderV1 | HotSendHeaderV2
 
 
-class HotQueue:
-    """A queue to which plain messages may be sent: what the second test stands for.
+#: What two sends have in common that differ in nothing but born time, properties and body: topic, queue id, system
+#: flag, flag, reconsume times, batch.
+Key = tuple[str, str, str, str, str | None, str | None]
+
+
+class HotTarget:
+    """Where plain messages with one `Key` go: what the second test stands for.
 
     Attributes:
-        slot: hands out queue offsets.
+        slot: the queue; hands out queue offsets.
         queue_id: its number.
         traffic: the topic's counters.
+        sys_flag, flag: what the records carry.
+        is_batch: whether the bodies are batches.
     """
 
-    __slots__ = ("queue_id", "slot", "traffic")
+    __slots__ = ("flag", "is_batch", "queue_id", "slot", "sys_flag", "traffic")
 
-    def __init__(self, slot: QueueSlot, queue_id: int, traffic: Traffic) -> None:
+    def __init__(
+        self, slot: QueueSlot, queue_id: int, traffic: Traffic, sys_flag: int, flag: int, is_batch: bool
+    ) -> None:
         self.slot = slot
         self.queue_id = queue_id
         self.traffic = traffic
+        self.sys_flag = sys_flag
+        self.flag = flag
+        self.is_batch = is_batch
 
 
 class Producer(Protocol):
@@ -166,117 +186,102 @@ class HotSend:
         self._tick = tick
         self._max_message_size = max_message_size
         self._suffix = stored_suffix(config)
+        # One for the last separator, which may be missing.
         self._max_properties = MAX_PROPERTIES_LENGTH - len(self._suffix) - 1
-        self._queues: dict[tuple[str, str], HotQueue] = {}
-        self._tags_codes: dict[bytes, int] = {}
-        self._decode_v1 = msgspec.json.Decoder(HotSendHeaderV1).decode
-        self._decode_v2 = msgspec.json.Decoder(HotSendHeaderV2).decode
+        self._targets: dict[Key, HotTarget] = {}
+        self._tags_codes: dict[bytes | None, int] = {}
+        # Messages of one moment carry the same born time, so the last one read is kept with its text.
+        self._born_text, self._born = "0", 0
+        decode_v2 = msgspec.json.Decoder(HotSendHeaderV2).decode
+        self._decoders: dict[int, Callable[[msgspec.Raw], HotSendHeader]] = {
+            RequestCode.SEND_MESSAGE: msgspec.json.Decoder(HotSendHeaderV1).decode,
+            RequestCode.SEND_MESSAGE_V2: decode_v2,
+            RequestCode.SEND_BATCH_MESSAGE: decode_v2,
+        }
         self._config = config
         self._log = log
         self.address_changed()
-        topics.on_change.append(lambda topic: self._queues.clear())
+        topics.on_change.append(lambda topic: self._targets.clear())
         send_hooks.on_change.append(self._join_triggers)
         put_hooks.on_change.append(self._join_triggers)
         self._join_triggers()
 
     def address_changed(self) -> None:
         """Make the answer anew: it holds the broker's address, which is known for sure once the port is bound."""
-        host = self._log.store_host.hex().upper()
-        self._id_format = host + OFFSET_ID_TAIL
-        self._template = _template(self._config, self._id_format, TEXT)
+        self._host = self._log.store_host.hex().upper()
+        self._template = _template(self._config, self._host + OFFSET_ID_TAIL, TEXT)
         self._batch_template = _template(self._config, TEXT, TEXT)
         self._batch_template_without_key = _template(self._config, TEXT, None)
 
     def _join_triggers(self) -> None:
-        self._special = join_triggers(
+        self._match_plain = match_plain(
             (*SPECIAL_PROPERTIES, *ASKS_FOR_TRIGGERS, *self._send_hooks.triggers, *self._put_hooks.triggers)
         )
 
     def register(self, processors: Processors) -> None:
         """Register the three codes as hot."""
-        processors.hot[RequestCode.SEND_MESSAGE] = self._feeder(self._decode_v1)
-        processors.hot[RequestCode.SEND_MESSAGE_V2] = self._feeder(self._decode_v2)
-        processors.hot[RequestCode.SEND_BATCH_MESSAGE] = self._feeder(self._decode_v2)
+        for code in self._decoders:
+            processors.hot[code] = self.feed
 
-    def _feeder(self, decode: Callable[[msgspec.Raw], HotSendHeader]) -> Callable[[Producer, HotCommand, bytes], bool]:
-        def feed(connection: Producer, command: HotCommand, body: bytes) -> bool:
-            try:
-                header = decode(command.ext)
-            except msgspec.MsgspecError:
-                return False
-            return self.feed(connection, command, header, body)
-
-        return feed
-
-    def feed(self, connection: Producer, command: HotCommand, header: HotSendHeader, body: bytes) -> bool:
+    def feed(self, connection: Producer, command: HotCommand, body: bytes) -> bool:
         """Append one plain message or batch; false leaves the frame to the ordinary path, untouched."""
         if not self._tick.is_writable:  # test 1
             return False
-        queue = self._queues.get((header.b, header.e))  # test 2
-        if queue is None:
-            queue = self._find_queue(header, connection)
-            if queue is None:
-                return False
-        sys_flag = _PLAIN_SYS_FLAGS.get(header.f)  # test 3
-        born, flag = header.g, header.h
-        if (
-            sys_flag is None
-            or header.j not in _NO_RETRIES
-            or not 0 < len(body) <= self._max_message_size
-            or not (born.isdecimal() and flag.isdecimal() and born.isascii() and flag.isascii())
-            or len(born) > 18
-            or len(flag) > 9
-        ):
+        try:
+            header = self._decoders[command.code](command.ext)
+        except msgspec.MsgspecError:
+            return False
+        key = (header.b, header.e, header.f, header.h, header.j, header.m)
+        target = self._targets.get(key) or self._find_target(key, header, connection)  # test 2
+        if target is None or not 0 < len(body) <= self._max_message_size:  # test 3
+            return False
+        if header.g != self._born_text and not self._read_born(header.g):
             return False
         properties = (header.i or "").encode()
-        if len(properties) > self._max_properties or self._special(b"\x02" + properties):  # test 4
+        if len(properties) > self._max_properties:
             return False
-        unique_key = _value(properties, _UNIQUE_KEY)
-        if unique_key is None or (unique_key and not unique_key.isalnum()):
+        found = self._match_plain(properties)  # test 4
+        if found is None:
             return False
         # From here on nothing fails but the store, and that before anything is changed.
         try:
-            if header.m in _NO_BATCH:
-                return self._append(connection, command, queue, body, properties, unique_key, sys_flag, header)
-            if header.m == "true":
-                return self._append_batch(connection, command, queue, body, properties, unique_key, sys_flag, header)
+            append = self._append_batch if target.is_batch else self._append
+            return append(connection, command, target, body, properties, found)
         except StoreRefusedError:
-            pass
-        return False
+            return False
 
     def _append(
         self,
         connection: Producer,
         command: HotCommand,
-        queue: HotQueue,
+        target: HotTarget,
         body: bytes,
         properties: bytes,
-        unique_key: bytes,
-        sys_flag: int,
-        header: HotSendHeader,
+        found: re.Match[bytes],
     ) -> bool:
-        tag = _value(properties, _TAGS)
-        if tag is None or not unique_key:
+        unique_key, tags, keys = found.groups()
+        if unique_key is None:
             return False
-        code = self._tags_codes.get(tag)
+        code = self._tags_codes.get(tags)
         queue_offset, physical_offset = self._tick.add(
-            queue.slot,
-            body=body,
-            properties=stored_properties(properties, self._suffix),
-            flag=int(header.h),
-            sys_flag=sys_flag,
-            born_timestamp=int(header.g),
-            born_host=connection.born_host,
-            tags_code=self._remember_tag(tag) if code is None else code,
+            target.slot,
+            body,
+            stored_properties(properties, self._suffix),
+            target.flag,
+            target.sys_flag,
+            self._born,
+            connection.born_host,
+            self._remember_tags(tags) if code is None else code,
+            index_keys(unique_key, keys),
         )
-        traffic = queue.traffic
+        traffic = target.traffic
         traffic.messages += 1
         traffic.requests += 1
         traffic.bytes += len(body)
         if not command.flag & ONE_WAY_FLAG:
             self._tick.answer(
                 connection,
-                self._template.fill(physical_offset, queue.queue_id, queue_offset, unique_key, command.opaque),
+                self._template.fill(physical_offset, target.queue_id, queue_offset, unique_key, command.opaque),
             )
         return True
 
@@ -284,41 +289,50 @@ class HotSend:
         self,
         connection: Producer,
         command: HotCommand,
-        queue: HotQueue,
+        target: HotTarget,
         body: bytes,
         properties: bytes,
-        unique_key: bytes,
-        sys_flag: int,
-        header: HotSendHeader,
+        found: re.Match[bytes],
     ) -> bool:
-        items = self._split(body, stored_properties(properties, self._suffix))
+        unique_key, tags, keys = found.groups()
+        if tags is not None or keys is not None:
+            # They would be those of every message.
+            return False
+        items = self._split(body, batch_suffixes(properties, self._suffix), unique_key)
         if items is None:
             return False
         queue_offset, offsets = self._tick.add_batch(
-            queue.slot,
+            target.slot,
             items,
-            sys_flag=sys_flag,
-            born_timestamp=int(header.g),
+            sys_flag=target.sys_flag,
+            born_timestamp=self._born,
             born_host=connection.born_host,
         )
-        queue.traffic.add(len(items), sum([len(item[1]) for item in items]))
+        target.traffic.add(len(items), sum([len(item[1]) for item in items]))
         if not command.flag & ONE_WAY_FLAG:
-            ids = ",".join([self._id_format % offset for offset in offsets]).encode()
-            if unique_key:
-                answer = self._batch_template.fill(ids, queue.queue_id, queue_offset, unique_key, command.opaque)
+            ids = self._message_ids(offsets)
+            if unique_key is not None:
+                answer = self._batch_template.fill(ids, target.queue_id, queue_offset, unique_key, command.opaque)
             else:
-                answer = self._batch_template_without_key.fill(ids, queue.queue_id, queue_offset, command.opaque)
+                answer = self._batch_template_without_key.fill(ids, target.queue_id, queue_offset, command.opaque)
             self._tick.answer(connection, answer)
         return True
 
-    def _split(self, body: bytes, suffix: bytes) -> list[BatchRow] | None:
+    def _message_ids(self, offsets: Sequence[int]) -> bytes:
+        """Return the offset message ids of a batch, separated by commas: all their digits come from one call."""
+        digits = struct.pack(f">{len(offsets)}Q", *offsets).hex().upper()
+        return (self._host + f",{self._host}".join([digits[at : at + 16] for at in range(0, len(digits), 16)])).encode()
+
+    def _split(self, body: bytes, suffixes: tuple[bytes, bytes], batch_key: bytes | None) -> list[BatchRow] | None:
         """Split the body of a batch (`common/message_batch.py`); None if the ordinary path must look at it.
 
-        Every length of the whole batch is checked before anything of it is appended.
+        Every length of the whole batch is checked before anything of it is appended. A message without a unique key
+        gets that of the batch, see `batch_suffixes`.
         """
+        suffix, suffix_with_key = suffixes
         items: list[BatchRow] = []
-        at, end, longest = 0, len(body), MAX_PROPERTIES_LENGTH - len(suffix) - 1
-        unpack, codes = _ITEM.unpack_from, self._tags_codes
+        at, end, longest = 0, len(body), MAX_PROPERTIES_LENGTH - len(suffix_with_key) - 1
+        unpack, match, codes = _ITEM.unpack_from, self._match_plain, self._tags_codes
         while at < end:
             if end - at < _ITEM_SIZE or len(items) == MAX_BATCH_MESSAGES:
                 return None
@@ -331,57 +345,84 @@ class HotSend:
             if body[properties_at - 2] << 8 | body[properties_at - 1] != length or length > longest:
                 return None
             properties = body[properties_at:item_end]
-            tag = _value(properties, _TAGS)
-            if tag is None:
+            found = match(properties)
+            if found is None:
                 return None
-            code = codes.get(tag)
-            items.append(
-                (
-                    flag,
-                    body[at + _ITEM.size : properties_at - 2],
-                    stored_properties(properties, suffix),
-                    self._remember_tag(tag) if code is None else code,
-                )
-            )
+            unique_key, tags, keys = found.groups()
+            code = codes.get(tags)
+            if code is None:
+                code = self._remember_tags(tags)
+            own_suffix = suffix_with_key if unique_key is None else suffix
+            # Calls are spared for messages as they usually are: ended by a separator, and without KEYS.
+            stored = properties + own_suffix if properties[-1:] == _END else stored_properties(properties, own_suffix)
+            known = (unique_key,) if unique_key and keys is None else index_keys(unique_key or batch_key, keys)
+            items.append((flag, body[at + _ITEM.size : properties_at - 2], stored, code, known))
             at = item_end
         return items
 
-    def _find_queue(self, header: HotSendHeader, connection: Producer) -> HotQueue | None:
-        """Run the checks for a queue that was not seen since the last change; None leaves it to the ordinary path."""
-        config = self._topics.select(header.b)
+    def _find_target(self, key: Key, header: HotSendHeader, connection: Producer) -> HotTarget | None:
+        """Run the checks for a key that was not seen since the last change; None leaves it to the ordinary path."""
+        topic, queue_text, sys_flag_text, flag_text, reconsume_times, batch = key
+        sys_flag = _PLAIN_SYS_FLAGS.get(sys_flag_text)
+        if sys_flag is None or reconsume_times not in _NO_RETRIES or not (batch in _NO_BATCH or batch == "true"):
+            return None
         try:
-            queue_id = parse_i32(header.e)
+            queue_id, flag = parse_i32(queue_text), parse_i32(flag_text)
         except InvalidInputError:
             return None
+        config = self._topics.select(topic)
         if config is None or queue_id < 0 or not self._checks.is_plain(config):
             return None
-        checked = self._checks.check(_checked_header(header, queue_id), connection.remote_address)
-        if isinstance(checked, Refusal):
+        if isinstance(self._checks.check(_checked_header(header, queue_id), connection.remote_address), Refusal):
             return None
-        if len(self._queues) >= MAX_ENTRIES:
-            self._queues.clear()
-        queue = HotQueue(self._slots.get(header.b, queue_id), queue_id, self._statistics.topic_put(header.b))
-        self._queues[header.b, header.e] = queue
-        return queue
+        if len(self._targets) >= MAX_ENTRIES:
+            self._targets.clear()
+        slot, traffic = self._slots.get(topic, queue_id), self._statistics.topic_put(topic)
+        target = self._targets[key] = HotTarget(slot, queue_id, traffic, sys_flag, flag, batch == "true")
+        return target
 
-    def _remember_tag(self, tag: bytes) -> int:
+    def _read_born(self, text: str) -> bool:
+        # isdecimal() also holds for digits of other scripts; isascii() excludes those.
+        if not (text.isdecimal() and text.isascii()) or len(text) > _I64_DIGITS:
+            return False
+        self._born_text, self._born = text, int(text)
+        return True
+
+    def _remember_tags(self, tags: bytes | None) -> int:
         if len(self._tags_codes) >= MAX_TAGS:
             self._tags_codes.clear()
-        code = self._tags_codes[tag] = tags_code(tag.decode())
+        code = self._tags_codes[tags] = tags_code(str(tags or b"", "utf-8", "replace"))
         return code
 
 
-def _value(properties: bytes, name: bytes) -> bytes | None:
-    """Return the value behind `name` (with its 0x01), b"" if it is absent, None if the ordinary path must look."""
-    at = properties.rfind(name)
-    if at < 0:
-        return b""
-    start = at + len(name)
-    end = properties.find(b"\x02", start)
-    # The end of a longer name, a value without end, an empty value: all legal, none of them usual.
-    if (at and properties[at - 1] != 2) or end <= start:
-        return None
-    return properties[start:end]
+def index_keys(unique_key: bytes | None, keys: bytes | None) -> tuple[bytes, ...]:
+    """Return the keys that the index has of a message; see `keys_of`, which finds them in stored properties."""
+    if keys is None:
+        return () if unique_key is None else (unique_key,)
+    words = (keys,) if _BLANK not in keys else tuple(filter(None, keys.split(_BLANK)))
+    return words if unique_key is None else (unique_key, *words)
+
+
+def match_plain(triggers: Iterable[bytes]) -> Callable[[bytes], re.Match[bytes] | None]:
+    """Return a match of properties in which nobody looks at anything.
+
+    Its groups are the unique key, the tags and the keys: the last of each, as the later of two equal names counts.
+    Anything that is legal but not usual does not match: empty values and names, a unique key that is no word.
+
+    One pass does it all. The quantifiers are possessive: what has matched is never tried again in another way.
+
+    Args:
+        triggers: beginnings of properties that somebody looks at, see `SendHook.triggers`.
+    """
+    watched = b"|".join((*(name + b"\x01" for name in (_UNIQUE_KEY, _TAGS, _KEYS)), *triggers))
+    unique_key, tags, keys = (name + b"\x01(%b++)" for name in (_UNIQUE_KEY, _TAGS, _KEYS))
+    alternatives = (
+        unique_key % b"[0-9A-Za-z]",
+        tags % b"[^\x02]",
+        keys % b"[^\x02]",
+        b"(?!" + watched + b")[^\x01\x02]++\x01[^\x02]*+",
+    )
+    return re.compile(b"(?:(?:" + b"|".join(alternatives) + b")(?:\x02|\\Z))*+").fullmatch
 
 
 def _checked_header(header: HotSendHeader, queue_id: int) -> SendMessageRequestHeader:

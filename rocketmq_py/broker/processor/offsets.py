@@ -16,6 +16,7 @@ from rocketmq_py.remoting.header import decode_header
 from rocketmq_py.remoting.headers import offsets as headers
 from rocketmq_py.remoting.processors import Processors, Request
 from rocketmq_py.store.message_store import MessageStore
+from rocketmq_py.store.offset_search import BoundaryType
 
 NOT_FOUND_NOT_ZERO = "Not found, do not set to zero, maybe this group boot first"
 NOT_FOUND = "Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first"
@@ -96,7 +97,9 @@ class QueueOffsetProcessor:
     async def search(self, request: Request) -> RemotingCommand:
         """Return the offset of a store time, found by bisection; see `MessageStore.offset_by_time`."""
         header = decode_header(headers.SearchOffsetRequestHeader, request.command.ext_fields)
-        boundary = (header.boundary_type or "LOWER").upper()
+        # As in RocketMQ, every other text than "upper" means LOWER.
+        is_upper = (header.boundary_type or "").upper() == BoundaryType.UPPER.value
+        boundary = BoundaryType.UPPER if is_upper else BoundaryType.LOWER
         offset = await self._store.offset_by_time(header.topic, header.queue_id, header.timestamp, boundary)
         return answer(header=headers.OffsetResponseHeader(offset=offset))
 

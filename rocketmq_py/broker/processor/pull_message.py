@@ -5,13 +5,13 @@ Source: `PullMessageProcessor`, RocketMQ 5.3.
 
 from __future__ import annotations
 
-from rocketmq_py.broker.pull_message import Pull, PullAnswer, PullChecks, PullMessageService, PullTarget
+from rocketmq_py.broker.pull_message import Pull, PullAnswer, PullChecks, PullMessageService, PullTarget, PullTerms
 from rocketmq_py.broker.refusal import Refusal
 from rocketmq_py.remoting.answer import answer
 from rocketmq_py.remoting.codes import RequestCode
 from rocketmq_py.remoting.command import RemotingCommand
 from rocketmq_py.remoting.header import decode_header
-from rocketmq_py.remoting.headers.pull import PullMessageRequestHeader
+from rocketmq_py.remoting.headers.pull import PullMessageRequestHeader, PullMessageResponseHeader
 from rocketmq_py.remoting.processors import DEFERRED, Deferred, Processors, Request
 
 
@@ -21,13 +21,20 @@ class OrdinaryPull(Pull):
     __slots__ = ("_request",)
 
     def __init__(self, header: PullMessageRequestHeader, target: PullTarget, request: Request) -> None:
-        super().__init__(header, target, request.connection)
+        super().__init__(PullTerms(header, target), request.connection, header.queue_offset, header.commit_offset)
         self._request = request
 
     def answer(self, result: PullAnswer) -> None:
         """Build the response and send it."""
-        body = b"".join(result.buffers)
-        self._request.reply(answer(result.code, result.remark, header=result.header, body=body))
+        header = PullMessageResponseHeader(
+            suggest_which_broker_id=result.suggested,
+            next_begin_offset=result.next_begin_offset,
+            min_offset=result.min_offset,
+            max_offset=result.max_offset,
+            topic_sys_flag=self.terms.topic_sys_flag,
+            group_sys_flag=self.terms.group_sys_flag,
+        )
+        self._request.reply(answer(result.code, result.remark, header=header, body=b"".join(result.buffers)))
 
 
 class PullMessageProcessor:

@@ -21,6 +21,7 @@ from rocketmq_py.broker.send_message import (
     STORED,
     SendChecks,
     Target,
+    batch_suffixes,
     illegal_message,
     stored_properties,
     stored_suffix,
@@ -37,7 +38,7 @@ from rocketmq_py.common.errors import InvalidInputError
 from rocketmq_py.common.java import parse_bool
 from rocketmq_py.common.message_batch import BatchItem, decode_batch
 from rocketmq_py.common.message_id import UniqueIds, create_offset_id
-from rocketmq_py.common.properties import MAX_PROPERTIES_LENGTH, decode_properties
+from rocketmq_py.common.properties import MAX_PROPERTIES_LENGTH, decode_properties, find_property
 from rocketmq_py.common.record import MAX_V1_TOPIC_LENGTH
 from rocketmq_py.common.topic import is_retry_topic
 from rocketmq_py.remoting.answer import answer
@@ -179,10 +180,12 @@ class SendMessageProcessor:
         items = self._batch_items(header, decision, bytes(request.command.body))
         if isinstance(items, Refusal):
             return self._refuse(items)
-        suffix = self._batch_suffix(client)
+        own = without_owned(client) if self._has_special(b"\x02" + client) else client
+        suffix, suffix_with_key = batch_suffixes(own, self._suffix)
         drafts = []
         for item in items:
-            stored = stored_properties(item.properties, suffix)
+            has_key = find_property(item.properties, names.UNIQ_KEY.encode()) is not None
+            stored = stored_properties(item.properties, suffix if has_key else suffix_with_key)
             if len(stored) > MAX_PROPERTIES_LENGTH or len(item.body) > self._max_message_size:
                 return self._refuse(illegal_message(self._max_message_size))
             properties = decode_properties(item.properties)
@@ -221,12 +224,6 @@ class SendMessageProcessor:
         except InvalidInputError as error:
             return Refusal(ResponseCode.MESSAGE_ILLEGAL, str(error))
 
-    def _batch_suffix(self, client: bytes) -> bytes:
-        """Return what is stored behind each message's own properties: those of the request, and the broker's."""
-        if self._has_special(b"\x02" + client):
-            client = without_owned(client)
-        return stored_properties(client, self._suffix)
-
     # --- append and answer --------------------------------------------------------------------------------------------
 
     def _append(self, request: Request, target: Target, drafts: list[Draft], transaction_id: str | None) -> Answer:
@@ -258,7 +255,8 @@ class SendMessageProcessor:
         if status in (PutMessageStatus.MESSAGE_ILLEGAL, PutMessageStatus.PROPERTIES_SIZE_EXCEEDED):
             return illegal_message(self._max_message_size)
         if status is PutMessageStatus.SERVICE_NOT_AVAILABLE:
-            return unavailable("")
+            why = self._putter.refusal
+            return unavailable(f"[{why}]" if why else "")
         code, remark = RESULTS.get(status, (ResponseCode.SYSTEM_ERROR, "UNKNOWN_ERROR DEFAULT"))
         return Refusal(code, remark or "")
 

@@ -1,0 +1,170 @@
+"""Every command of `rmq-py` against a running standalone, as processes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from labs.cli.processes import Server, rmq, rmq_json, run
+
+pytestmark = [pytest.mark.serial, pytest.mark.timeout(180)]
+
+
+@dataclass
+class Running:
+    """A standalone and where it is."""
+
+    server: Server
+    namesrv: str
+    broker: str
+    store: Path
+
+    def rmq(self, *words: str, status: int = 0, stdin: str | None = None) -> str:
+        return rmq(*words, status=status, stdin=stdin, NAMESRV_ADDR=self.namesrv)
+
+    def json(self, *words: str) -> dict:
+        found: dict = rmq_json(*words, NAMESRV_ADDR=self.namesrv)
+        return found
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("standalone")
+    store = folder / "store"
+    server = Server("standalone", "--store", str(store), "--namesrv-port", "0", "--port", "0", log=folder / "log.txt")
+    found = re.search(r"name server (\S+), broker (\S+), files in", server.ready)
+    assert found is not None, server.ready
+    yield Running(server, found[1], found[2], store / "broker-a")
+    if server.process.poll() is None:
+        server.kill()
+
+
+def test_topics_are_created_listed_described_and_deleted(running: Running) -> None:
+    created = running.json("topic", "create", "CliTopic", "--queues", "3")
+    assert created == {"topic": "CliTopic", "queues": 3, "perm": "RW-", "brokers": [running.broker]}
+    assert "CliTopic" in running.rmq("topic", "list")
+    rows = running.json("topic", "describe", "CliTopic")["items"]
+    assert [(row["broker"], row["queue"], row["messages"]) for row in rows] == [("broker-a", n, 0) for n in range(3)]
+    running.rmq("topic", "delete", "CliTopic", "--yes")
+    assert "CliTopic" not in running.rmq("topic", "list")
+
+
+def test_nothing_is_deleted_without_a_yes(running: Running) -> None:
+    running.rmq("topic", "create", "Kept", "--queues", "1")
+    result = run("topic", "delete", "Kept", NAMESRV_ADDR=running.namesrv, stdin="")
+    assert result.returncode == 7
+    assert "--yes" in result.stderr
+    assert "Kept" in running.rmq("topic", "list")
+
+
+def test_a_message_is_sent_found_and_consumed(running: Running) -> None:
+    running.rmq("topic", "create", "CliMessages", "--queues", "2")
+    sent = running.json(
+        "message", "send", "CliMessages", "two coffees", "--tags", "new", "--keys", "order-17", "--property", "table=3"
+    )["items"][0]
+    assert sent["status"] == "SEND_OK"
+    by_key = running.json("message", "query", "CliMessages", "--key", "order-17")["items"]
+    by_id = running.json("message", "query", "CliMessages", "--id", sent["offsetMsgId"])["items"]
+    assert by_key[0]["body"] == by_id[0]["body"] == "two coffees"
+    assert by_key[0]["properties"]["table"] == "3"
+
+    running.rmq("message", "send", "CliMessages", "-", stdin="from a pipe")
+    text = running.rmq("message", "consume", "CliMessages", "--count", "2", "--wait", "5")
+    assert "two coffees" in text
+    assert "from a pipe" in text
+
+
+def test_a_group_goes_on_where_it_stopped(running: Running) -> None:
+    running.rmq("topic", "create", "CliGroup", "--queues", "1")
+    running.rmq("message", "send", "CliGroup", "m", "--count", "5")
+
+    def offsets(*words: str) -> list[int]:
+        lines = running.rmq("message", "consume", "CliGroup", "--group", "readers", "--json", *words).splitlines()
+        return [json.loads(line)["queueOffset"] for line in lines]
+
+    assert offsets("--count", "2", "--wait", "5") == [0, 1]
+    assert offsets("--count", "3", "--wait", "5") == [2, 3, 4]
+    nothing = run("message", "consume", "CliGroup", "--group", "readers", "--wait", "0.5", NAMESRV_ADDR=running.namesrv)
+    assert nothing.returncode == 3
+    assert "--follow" in nothing.stderr
+    assert offsets("--from-time", "0", "--count", "5", "--wait", "5") == [0, 1, 2, 3, 4]
+
+
+def test_filters_choose(running: Running) -> None:
+    running.rmq("topic", "create", "CliFilter", "--queues", "1")
+    for tag in ("a", "b", "c"):
+        running.rmq("message", "send", "CliFilter", tag, "--tags", tag)
+    lines = running.rmq(
+        "message", "consume", "CliFilter", "--filter", "a || c", "--count", "2", "--wait", "5"
+    ).splitlines()
+    assert [line.split()[-1] for line in lines] == ["a", "c"]
+    refused = run(
+        "message", "consume", "CliFilter", "--sql", "x > 1", "--count", "1", "--wait", "1", NAMESRV_ADDR=running.namesrv
+    )
+    assert refused.returncode != 0
+
+
+def test_the_files_are_explained(running: Running) -> None:
+    running.rmq("topic", "create", "CliFiles", "--queues", "1")
+    running.rmq("message", "send", "CliFiles", "look at me", "--keys", "k")
+    text = running.rmq("store", "dump", str(running.store), "--count", "1000")
+    assert "look at me" in text
+    records = running.json("store", "dump", str(running.store), "--count", "1000")["items"]
+    mine = next(row for row in records if row["body"] == "look at me")
+    shown = running.rmq("store", "dump", str(running.store), "--from", str(mine["offset"]), "--count", "1", "--bytes")
+    assert "physical_offset: " + str(mine["offset"]) in shown
+    assert running.json("store", "dump", str(running.store), "--index", "--count", "1")["items"]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (("message", "query", "Nope", "--key", "k"), 3, "rmq-py topic create Nope"),
+        (("message", "query", "CliNothing"), 2, "--key or --id"),
+        (("message", "send", "T"), 2, "one of them"),
+        (("message", "send", "T", "x", "--property", "novalue"), 2, "KEY=VALUE"),
+        (("message", "consume", "T", "--from-time", "yesterday"), 2, "is no time"),
+        (("message", "consume", "T", "--filter", "a", "--sql", "b = 1"), 2, "not both"),
+        (("topic", "create", "bad name"), 2, "bad name"),
+        (("store", "dump", "/nonexistent"), 3, "no folder commitlog"),
+        (("store", "verify", "/nonexistent"), 3, "no folder commitlog"),
+    ],
+)
+def test_a_mistake_is_explained(running: Running, words: tuple[str, ...], status: int, says: str) -> None:
+    """Exit statuses are those of the table in the reference; the text names the next step, and there is no traceback."""
+    result = run(*words, NAMESRV_ADDR=running.namesrv)
+    assert result.returncode == status, result.stderr
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_wrong_name_server_is_explained(running: Running) -> None:
+    nobody = run("topic", "list", "-n", "127.0.0.1:1")
+    assert nobody.returncode == 4
+    assert "rmq-py standalone" in nobody.stderr
+    broker = run("topic", "list", "-n", running.broker)
+    assert broker.returncode == 4
+    assert "may be a broker" in broker.stderr
+
+
+def test_a_broker_is_stopped_by_sigterm_and_the_store_is_sound(running: Running) -> None:
+    """Must be last: it ends the server that the others use."""
+    locked = run("store", "verify", str(running.store))
+    assert locked.returncode == 1
+    assert f"process {running.server.process.pid}" in locked.stderr
+    second = run("broker", "start", "--set", f"storePathRootDir={running.store}", "--set", "listenPort=0")
+    assert second.returncode == 1
+    assert f"process {running.server.process.pid}" in second.stderr
+
+    status, seconds = running.server.stop()
+    assert status == 0
+    assert seconds < 5
+    report = rmq_json("store", "verify", str(running.store))
+    assert report["isSound"], report
+    assert report["counts"]["records"] > 10

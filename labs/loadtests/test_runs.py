@@ -1,0 +1,60 @@
+"""The bench and the load test run from beginning to end against real server processes, if only for a moment."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loadtests.bench import rows
+from loadtests.bench.bench import Bench
+from loadtests.bench.processes import Server, free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_bench_measures_a_broker(capsys: pytest.CaptureFixture[str]) -> None:
+    """Claim: `python -m loadtests.bench` starts its servers, measures in rounds, and leaves no process behind."""
+    result = Bench(groups=["echo", "send"], rounds=1, seconds=0.05, uses_c=False).run()
+
+    assert set(result.rounds) == {row.name for row in rows.ROWS if row.group in ("echo", "send")}
+    for name, rounds in result.rounds.items():
+        (found,) = rounds
+        assert found["rate"] > 0, name
+        assert found["errors"] == 0, name
+
+
+@pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed (extra: load)")
+def test_locust_finds_every_message_again(tmp_path: Path) -> None:
+    """Claim: producers and consumers of the load test agree on what was sent and received, and failures are told.
+
+    Experiment: two seconds of load on a standalone server, then the same after it has stopped.
+    Observe: exit code 0 and both kinds of requests in the table; then an exit code that is not 0.
+    """
+    namesrv, broker = free_port(), free_port()
+    command = [sys.executable, "-m", "rocketmq_py.cli.main", "standalone", "--store", str(tmp_path)]
+    with Server([*command, "--namesrv-port", str(namesrv), "--port", str(broker)], broker, None, rb"boot success"):
+        good = _locust(namesrv)
+    bad = _locust(namesrv)
+
+    assert good.returncode == 0, good.stdout
+    table = re.findall(r"^(SEND|RECEIVE) +LoadTest +(\d+) +\d+\(", good.stdout, re.MULTILINE)
+    requests = {kind: int(count) for kind, count in table}
+    assert requests["SEND"] == requests["RECEIVE"] > 0, good.stdout
+    assert bad.returncode != 0
+
+
+def _locust(namesrv: int) -> subprocess.CompletedProcess[str]:
+    options = ["--headless", "-u", "4", "-r", "4", "-t", "2s", "--only-summary", "--namesrv", f"127.0.0.1:{namesrv}"]
+    return subprocess.run(
+        [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
