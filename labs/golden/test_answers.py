@@ -26,8 +26,13 @@ from rocketmq_py.testing.cluster import Cluster
 
 #: Requests of stages that are not built yet.
 LATER = {
-    *(RequestCode.CONSUMER_SEND_MSG_BACK, RequestCode.END_TRANSACTION, RequestCode.LOCK_BATCH_MQ),
-    *(RequestCode.UNLOCK_BATCH_MQ, RequestCode.POP_MESSAGE, RequestCode.ACK_MESSAGE, RequestCode.PEEK_MESSAGE),
+    *(
+        RequestCode.CONSUMER_SEND_MSG_BACK,
+        RequestCode.END_TRANSACTION,
+        RequestCode.POP_MESSAGE,
+        RequestCode.ACK_MESSAGE,
+        RequestCode.PEEK_MESSAGE,
+    ),
     *(RequestCode.CHANGE_MESSAGE_INVISIBLETIME, RequestCode.NOTIFICATION, RequestCode.POLLING_INFO),
     *(RequestCode.QUERY_ASSIGNMENT, RequestCode.SET_MESSAGE_REQUEST_MODE, RequestCode.RECALL_MESSAGE),
     *(RequestCode.SEND_REPLY_MESSAGE, RequestCode.SEND_REPLY_MESSAGE_V2, RequestCode.GET_COLD_DATA_FLOW_CTR_INFO),
@@ -106,9 +111,7 @@ DIFFERENT: list[tuple[Callable[[Exchange], bool], str]] = [
 NAMES = sorted(
     name
     for name in scenarios()
-    if not any(
-        word in name for word in ("ha-", "register-", "transaction", "pop", "timer", "request", "orderly", "retry")
-    )
+    if not any(word in name for word in ("ha-", "register-", "transaction", "pop", "timer", "request", "retry"))
 )
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rocketmq_py.cli.dump import explain, explain_record, read_log
 from rocketmq_py.cli.output import CliError, Output, reporting
 from rocketmq_py.cli.tour_guide import INDEX_SLOTS, MAX_WIDTH, Chapter, Guide
+from rocketmq_py.client.selectors import select_by_hash
 from rocketmq_py.client.send_result import SendStatus
 from rocketmq_py.common.environment import system_environment
 from rocketmq_py.common.message import Message
@@ -112,6 +113,27 @@ async def broadcast(guide: Guide) -> None:
     guide.check("both screens show both prices", [expected, expected], [sorted(left.bodies), sorted(right.bodies)])
 
 
+async def in_order(guide: Guide) -> None:
+    """Handle the messages of a key one after the other."""
+    guide.say(
+        "Messages with one sharding key go to one queue. A group that consumes in order has each queue at one member, which "
+        "handles one message at a time; a message that fails comes again before the next one."
+    )
+    topic = "Deliveries"
+    await guide.admin.topics.create(topic, queues=4)
+    guide.code("await producer.send_by(message, select_by_hash, 'parcel-7')", "register_listener(InOrder(handle))")
+    for step in ("packed", "sent", "delivered"):
+        for parcel in ("parcel-7", "parcel-8"):
+            await guide.producer.send_by(Message.of(topic, f"{parcel} {step}".encode()), select_by_hash, parcel)
+    async with guide.consumer("Couriers", topic, in_order=True, fails_once="parcel-7 sent") as inbox:
+        await inbox.receives(7)
+    guide.table("handled", rows=[(body,) for body in inbox.bodies])
+    of_seven = [body.split()[1] for body in inbox.bodies if body.startswith("parcel-7")]
+    guide.check("parcel-7 waited for its failed step", ["packed", "sent", "sent", "delivered"], of_seven)
+    of_eight = [body.split()[1] for body in inbox.bodies if body.startswith("parcel-8")]
+    guide.check("parcel-8 kept its order", ["packed", "sent", "delivered"], of_eight)
+
+
 async def back_in_time(guide: Guide) -> None:
     """Move a group to an earlier time."""
     guide.say(
@@ -185,6 +207,7 @@ CHAPTERS: Final[Sequence[Chapter]] = (
     ("Keys", keyed),
     ("Filters", filtered),
     ("Broadcasting", broadcast),
+    ("In order", in_order),
     ("Back in time", back_in_time),
     ("The files", files),
 )
@@ -209,8 +232,8 @@ def tour(
 
 
 async def _run(folder: str) -> None:
-    # What a client logs in passing, such as a reset, is part of the story that the chapters tell.
-    logging.getLogger("rocketmq_py").setLevel(logging.ERROR)
+    # What a client logs, such as a listener that fails, is part of the story that the chapters tell.
+    logging.getLogger("rocketmq_py").setLevel(logging.CRITICAL)
     console = Console(highlight=False)
     console = Console(highlight=False, width=min(console.width, MAX_WIDTH))
     guide = Guide(console, folder, system_environment())

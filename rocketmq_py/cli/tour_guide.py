@@ -20,8 +20,8 @@ from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.cli.dump import Piece, text_lines
 from rocketmq_py.cli.output import CliError, printable
 from rocketmq_py.client.admin.client import AdminClient
-from rocketmq_py.client.consume_service import ConsumeContext
 from rocketmq_py.client.consumer_config import PushConsumerConfig
+from rocketmq_py.client.orderly import InOrder
 from rocketmq_py.client.producer import Producer
 from rocketmq_py.client.push_consumer import PushConsumer
 from rocketmq_py.common.environment import Environment
@@ -136,8 +136,10 @@ class Guide:
         *,
         name: str = "one",
         broadcasting: bool = False,
+        in_order: bool = False,
+        fails_once: str = "",
     ) -> AsyncIterator[Inbox]:
-        """Run a consumer of a group for as long as the block lasts."""
+        """Run a consumer of a group for as long as the block lasts; its listener fails once for one body."""
         config = PushConsumerConfig(
             namesrv_addr=self.namesrv_addr,
             instance_name=name,
@@ -147,11 +149,17 @@ class Guide:
         )
         inbox = Inbox(PushConsumer(group, config))
 
-        async def handle(messages: Sequence[MessageExt], context: ConsumeContext) -> None:
+        to_fail = {fails_once}
+
+        async def handle(messages: Sequence[MessageExt], context: object) -> None:
             inbox.messages += messages
+            body = messages[0].body.decode()
+            if body in to_fail:
+                to_fail.remove(body)
+                raise ValueError(f"the tour fails once for {body}")
 
         inbox.consumer.subscribe(topic, expression, expression_type)
-        inbox.consumer.register_listener(handle)
+        inbox.consumer.register_listener(InOrder(handle) if in_order else handle)
         async with inbox.consumer:
             yield inbox
 
