@@ -63,7 +63,6 @@ DIFFERENT: list[tuple[Callable[[Exchange], bool], str]] = [
         lambda exchange: exchange.recorded is not None and int(exchange.recorded["code"]) == 25,
         "a heartbeat and a pull on two connections raced; the one that is behind is refused by both",
     ),
-    (asks(RequestCode.CLEAN_EXPIRED_CONSUMEQUEUE), "our queues are cleaned as soon as the log is"),
     (
         lambda exchange: "queueId[77]" in str(exchange.recorded and exchange.recorded["remark"]),
         "4.9 answers SYSTEM_ERROR where 5.x, and we, answer INVALID_PARAMETER",

@@ -7,6 +7,7 @@ import os
 from rocketmq_py.assembly.kernel import Kernel
 from rocketmq_py.broker.processor.admin_broker import MUTABLE_KEYS, AdminBrokerProcessor
 from rocketmq_py.broker.processor.admin_topic import AdminTopicProcessor
+from rocketmq_py.broker.processor.clean_store import CleanStoreProcessor
 from rocketmq_py.broker.registration import Registered, Registration
 from rocketmq_py.broker.runtime_info import RuntimeInfo
 from rocketmq_py.broker.store_info import StoreInfo
@@ -14,6 +15,7 @@ from rocketmq_py.broker.topic_config import TopicConfigManager
 from rocketmq_py.common.live_config import LiveConfig
 from rocketmq_py.remoting.processors import Processors
 from rocketmq_py.store.message_store import MessageStore
+from rocketmq_py.store.retention import CleanCommitLogService
 
 #: Seconds between two looks at whether the table of topics must be written; whoever waits for it writes at once.
 PERSIST_SECONDS = 5.0
@@ -51,6 +53,7 @@ def install_topics(kernel: Kernel) -> None:
     runtime_info.add(StoreInfo(config, kernel.store_config, store, environment).collect)
     kernel.provide(AdminTopicProcessor(config, topics, store, registration)).install(processors)
     kernel.provide(AdminBrokerProcessor(live_config, runtime_info)).install(processors)
+    CleanStoreProcessor(kernel.get(CleanCommitLogService), store, topics).register(processors)
 
 
 def _connect(topics: TopicConfigManager, registration: Registration) -> None:

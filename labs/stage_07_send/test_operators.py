@@ -1,0 +1,61 @@
+"""What operators ask a broker beside topics: its statistics, and cleaning at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from labs.stage_07_send.send_lab import running_broker
+from rocketmq_py.broker.statistics import MINUTE, BrokerStatsManager
+from rocketmq_py.common.environment import Environment
+from rocketmq_py.remoting.codes import RequestCode, ResponseCode
+from rocketmq_py.store.message_store import MessageStore
+from rocketmq_py.store.retention import MANUAL_PASSES, CleanCommitLogService
+
+
+@pytest.mark.virtual_time
+async def test_statistics_are_shown_by_window(environment: Environment, tmp_path: Path) -> None:
+    """Growth, growth a second and growth a time; a name that nothing was counted under is an error that says so."""
+    async with running_broker(environment, tmp_path) as broker:
+        broker.create_topic("Counted")
+        for _ in range(30):
+            await broker.send("Counted", b"12345")
+        broker.kernel.get(BrokerStatsManager).sample(MINUTE)
+        code = RequestCode.VIEW_BROKER_STATS_DATA
+        answer = await broker.request(code, {"statsName": "TOPIC_PUT_NUMS", "statsKey": "Counted"})
+        shown = msgspec.json.decode(answer.body)
+        assert set(shown) == {"statsMinute", "statsHour", "statsDay"}
+        assert shown["statsMinute"]["sum"] == 30
+        assert shown["statsMinute"]["avgpt"] == 1.0
+        assert 0 < shown["statsMinute"]["tps"] <= 3.0
+        unknown = await broker.request(code, {"statsName": "TOPIC_PUT_NUMS", "statsKey": "Nothing"})
+        assert unknown.code == ResponseCode.SYSTEM_ERROR
+        assert unknown.remark == "The stats <TOPIC_PUT_NUMS> <Nothing> not exist"
+
+
+@pytest.mark.virtual_time
+async def test_expired_files_are_deleted_on_request(environment: Environment, tmp_path: Path) -> None:
+    """The request asks the passes of the next minutes to look at any hour; it deletes nothing by itself."""
+    async with running_broker(environment, tmp_path) as broker:
+        assert (await broker.request(RequestCode.DELETE_EXPIRED_COMMITLOG, {})).code == ResponseCode.SUCCESS
+        assert broker.kernel.get(CleanCommitLogService).manual_passes == MANUAL_PASSES
+        assert (await broker.request(RequestCode.CLEAN_EXPIRED_CONSUMEQUEUE, {})).code == ResponseCode.SUCCESS
+
+
+@pytest.mark.virtual_time
+async def test_queues_of_topics_that_do_not_exist_are_deleted_on_request(
+    environment: Environment, tmp_path: Path
+) -> None:
+    """A topic whose record was lost, as by a restored topics.json, leaves queues; those of the system stay."""
+    async with running_broker(environment, tmp_path) as broker:
+        for topic in ("Kept", "Lost"):
+            broker.create_topic(topic)
+            await broker.send(topic)
+        store = broker.kernel.get(MessageStore)
+        del broker.topics._topics["Lost"]
+        assert {topic for topic, _ in store.topics_and_queues()} == {"Kept", "Lost"}
+        assert (await broker.request(RequestCode.CLEAN_UNUSED_TOPIC, {})).code == ResponseCode.SUCCESS
+        assert {topic for topic, _ in store.topics_and_queues()} == {"Kept"}
+        assert len(broker.stored("Lost")) == 1, "the log forgets by time only"
