@@ -11,7 +11,6 @@ from labs.stage_07_send.send_lab import running_broker
 from rocketmq_py.broker.statistics import MINUTE, BrokerStatsManager
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.remoting.codes import RequestCode, ResponseCode
-from rocketmq_py.store.message_store import MessageStore
 from rocketmq_py.store.retention import MANUAL_PASSES, CleanCommitLogService
 
 
@@ -42,20 +41,3 @@ async def test_expired_files_are_deleted_on_request(environment: Environment, tm
         assert (await broker.request(RequestCode.DELETE_EXPIRED_COMMITLOG, {})).code == ResponseCode.SUCCESS
         assert broker.kernel.get(CleanCommitLogService).manual_passes == MANUAL_PASSES
         assert (await broker.request(RequestCode.CLEAN_EXPIRED_CONSUMEQUEUE, {})).code == ResponseCode.SUCCESS
-
-
-@pytest.mark.virtual_time
-async def test_queues_of_topics_that_do_not_exist_are_deleted_on_request(
-    environment: Environment, tmp_path: Path
-) -> None:
-    """A topic whose record was lost, as by a restored topics.json, leaves queues; those of the system stay."""
-    async with running_broker(environment, tmp_path) as broker:
-        for topic in ("Kept", "Lost"):
-            broker.create_topic(topic)
-            await broker.send(topic)
-        store = broker.kernel.get(MessageStore)
-        del broker.topics._topics["Lost"]
-        assert {topic for topic, _ in store.topics_and_queues()} == {"Kept", "Lost"}
-        assert (await broker.request(RequestCode.CLEAN_UNUSED_TOPIC, {})).code == ResponseCode.SUCCESS
-        assert {topic for topic, _ in store.topics_and_queues()} == {"Kept"}
-        assert len(broker.stored("Lost")) == 1, "the log forgets by time only"

@@ -53,7 +53,7 @@ def install_topics(kernel: Kernel) -> None:
     runtime_info.add(StoreInfo(config, kernel.store_config, store, environment).collect)
     kernel.provide(AdminTopicProcessor(config, topics, store, registration)).install(processors)
     kernel.provide(AdminBrokerProcessor(live_config, runtime_info)).install(processors)
-    CleanStoreProcessor(kernel.get(CleanCommitLogService), store, topics).register(processors)
+    CleanStoreProcessor(kernel.get(CleanCommitLogService)).register(processors)
 
 
 def _connect(topics: TopicConfigManager, registration: Registration) -> None:
