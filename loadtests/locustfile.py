@@ -18,7 +18,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import random
+import sys
 import time
 import uuid
 from collections import deque
@@ -325,3 +327,13 @@ def end(environment: Environment, **_: Any) -> None:
     run = getattr(environment, "rocketmq_run", None)
     if run is not None:
         run.loop.close()
+
+
+@events.quit.add_listener
+def end_at_once(exit_code: int, **_: Any) -> None:
+    """End the process without taking the interpreter apart: native threads of gevent may not be gone yet, and Python
+    aborts when it finds one of them then."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
