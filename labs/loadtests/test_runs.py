@@ -16,6 +16,8 @@ from loadtests.bench.processes import Server, free_port
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.serial
+
 
 def test_the_bench_measures_a_broker(capsys: pytest.CaptureFixture[str]) -> None:
     """Claim: `python -m loadtests.bench` starts its servers, measures in rounds, and leaves no process behind."""
