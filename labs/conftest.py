@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import settings
+
+#: How long one example takes says more about what else the machine does than about the code.
+settings.register_profile("labs", deadline=None)
+settings.load_profile("labs")
 
 CLAIMS = {row["id"] for row in yaml.safe_load((Path(__file__).parent / "data/claims.yaml").read_text("utf-8"))}
 

@@ -77,6 +77,59 @@ def test_two_brokers_in_one_cluster(tmp_path: Path) -> None:
     assert seconds < 6
 
 
+def test_a_broker_that_announces_another_address_is_named_by_it(tmp_path: Path) -> None:
+    """Clients connect to `brokerIP1`; where they cannot, the text has the address and the setting."""
+    server = Server(
+        *("standalone", "--store", str(tmp_path / "store"), "--namesrv-port", "0", "--port", "0"),
+        *("--set", "brokerIP1=127.0.0.9"),
+        log=tmp_path / "log.txt",
+    )
+    try:
+        found = re.search(r"name server (\S+), broker (127\.0\.0\.9:\d+), files in", server.ready)
+        assert found is not None, server.ready
+        for words in (("message", "send", "T", "x"), ("topic", "create", "T")):
+            result = run(*words, "-n", found[1])
+            assert result.returncode == 4
+            assert f"The broker announced {found[2]}" in result.stderr
+            assert "brokerIP1" in result.stderr
+        taken = run("standalone", "--store", str(tmp_path / "other"), "--namesrv-port", found[1].rpartition(":")[2])
+        assert taken.returncode == 1
+        assert "--namesrv-port" in taken.stderr
+    finally:
+        server.stop()
+
+
+def test_opening_a_broker_to_other_machines_is_warned_about(tmp_path: Path) -> None:
+    """`bindAddress` opens broker and name server; without `brokerIP1` clients elsewhere would be sent to themselves."""
+    server = Server(
+        *("standalone", "--store", str(tmp_path / "store"), "--namesrv-port", "0", "--port", "0"),
+        *("--set", "bindAddress=0.0.0.0"),
+        log=tmp_path / "log.txt",
+    )
+    try:
+        found = re.search(r"name server (127\.0\.0\.1:\d+), ", server.ready)
+        assert found is not None, server.ready
+        assert "T" in rmq("topic", "create", "T", "-n", found[1])
+    finally:
+        server.stop()
+    log = (tmp_path / "log.txt").read_text()
+    assert "no access control" in log
+    assert "set brokerIP1" in log
+
+
+def test_a_name_server_without_brokers_is_explained(tmp_path: Path) -> None:
+    namesrv = Server("namesrv", "start", "--port", "0", log=tmp_path / "namesrv.txt")
+    try:
+        address = re.search(r"127\.0\.0\.1:\d+", namesrv.ready)
+        assert address is not None
+        for words in (("message", "send", "T", "x"), ("topic", "describe", "T"), ("topic", "create", "T")):
+            result = run(*words, "-n", address[0])
+            assert result.returncode in (1, 3)
+            assert "roker is registered at" in result.stderr
+    finally:
+        namesrv.stop()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -12,7 +12,7 @@ from rocketmq_py.testing.eventually import eventually
 from .java_tools import BROKER_FLAGS, JavaProgram, free_port, java, mqadmin
 
 #: Seconds that a JVM may take to come up on a busy machine.
-BOOT_SECONDS = 60
+BOOT_SECONDS = 120
 
 
 @dataclass(slots=True)

@@ -23,27 +23,31 @@ async def produce_and_share(folder: Path, client: Client, messages: int, queues:
         queues: of the topic.
     """
     async with our_servers(folder / "servers") as servers:
-        config = TopicConfig(topic_name="InteropLab", read_queue_nums=queues, write_queue_nums=queues)
+        topic = "InteropLab"
+        config = TopicConfig(topic_name=topic, read_queue_nums=queues, write_queue_nums=queues)
         servers.kernel.get(TopicConfigManager).update([config])
-        group, topic = "InteropConsumers", "InteropLab"
+        names = ("one", "two")
+        readers = [f"{name}|InteropConsumers|CLUSTERING|TAG|*" for name in names]
         async with (
-            client.run("consume", servers.namesrv, group, topic, "one", home=folder / "one") as one,
-            client.run("consume", servers.namesrv, group, topic, "two", home=folder / "two") as two,
+            client.run("read", servers.namesrv, topic, readers[0], home=folder / "one") as one,
+            client.run("read", servers.namesrv, topic, readers[1], home=folder / "two") as two,
         ):
-            consumers = (one, two)
-            await eventually(lambda: all("started" in program.lines for program in consumers), seconds=30)
+            consumers = dict(zip(names, (one, two), strict=True))
+            await eventually(lambda: all("started" in program.lines for program in consumers.values()), seconds=60)
             async with client.run(
                 "produce", servers.namesrv, "InteropProducers", topic, str(messages), home=folder / "producer"
             ) as producer:
                 assert await producer.wait(120) == 0, producer.output[-2_000:]
                 assert f"sent {messages}" in producer.lines, producer.output[-2_000:]
             await eventually(
-                lambda: len({body for each in consumers for _, _, body in received(each)}) >= messages, seconds=60
+                lambda: len({body for name in names for _, _, body in received(consumers[name], name)}) >= messages,
+                seconds=60,
+                step=0.2,
             )
-            for program in consumers:
+            for program in consumers.values():
                 await program.close_input()
                 await program.wait(30)
-            shares = [received(program) for program in consumers]
+            shares = [received(consumers[name], name) for name in names]
         _check(client, shares, messages)
 
 

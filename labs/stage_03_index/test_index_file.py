@@ -157,3 +157,16 @@ def test_hashes_by_columns_are_the_same(vectors: Vectors) -> None:
         assert found.tolist() == [hasher.hash(topic, key.encode()) for key in keys]
     assert vectors.hash([0], vectors.column([1]), ["ключ".encode()]) is None
     assert index_hash(-(2**31)) == 0, "the only number without an absolute value"
+
+
+def test_the_hash_that_has_no_absolute_value_is_zero_in_columns_too(vectors: Vectors) -> None:
+    """A key is made whose text has Java's smallest hash, letter by letter in base 31."""
+    hasher = KeyHasher()
+    letters = 7
+    powers = [31**power for power in reversed(range(letters))]
+    rest = (2**31 - hasher.prefix(b"T") * 31**letters - 64 * sum(powers)) % 2**32
+    key = bytes(64 + rest // power % 31 for power in powers)
+    assert hasher.hash(b"T", key) == 0
+    found = vectors.hash([hasher.prefix(b"T")], vectors.column([2]), [key, b"other"])
+    assert found is not None
+    assert found.tolist() == [0, hasher.hash(b"T", b"other")]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from rocketmq_py.broker.client.channel import ClientChannel
-from rocketmq_py.broker.client.consumer_manager import ConsumerManager
+from rocketmq_py.broker.client.consumer_manager import MAX_WARNED_PAIRS, ConsumerManager
 from rocketmq_py.broker.client.producer_manager import ProducerManager
 from rocketmq_py.remoting.bodies.heartbeat import ConsumeFromWhere, ConsumeType, MessageModel
 from rocketmq_py.remoting.bodies.subscription import SubscriptionData, build_subscription
@@ -133,6 +133,31 @@ def test_the_last_heartbeat_decides_what_the_group_subscribes(caplog: pytest.Log
     assert len(warnings) == 1
     for part in ("client-1", "client-2", "'TagA'", "'TagB'", "Payments"):
         assert part in warnings[0]
+
+
+def test_one_client_id_on_two_connections_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """Containers with the same address and process number count as one member: some queues are read twice or never."""
+    group, one, two = Group(), ToyConnection("10.0.0.1:5001"), ToyConnection("10.0.0.1:5002")
+    with caplog.at_level(logging.WARNING):
+        group.beat(one, "10.0.0.1@1", ORDERS)
+        group.beat(one, "10.0.0.1@1", ORDERS)
+        assert "two connections" not in caplog.text
+        group.beat(two, "10.0.0.1@1", ORDERS)
+        group.beat(two, "10.0.0.1@1", ORDERS)
+    warnings = [entry.message for entry in caplog.records if "two connections" in entry.message]
+    assert len(warnings) == 1
+    for part in ("10.0.0.1@1", "billing", "10.0.0.1:5001", "10.0.0.1:5002", "instance name"):
+        assert part in warnings[0]
+
+
+def test_warnings_about_subscriptions_are_remembered_for_a_bounded_number_of_pairs() -> None:
+    group = Group()
+    group.beat(ToyConnection("10.0.0.1:5001"), "first", ORDERS)
+    other = build_subscription("Orders", "TagB", sub_version=11)
+    two = ToyConnection("10.0.0.2:5002")
+    for number in range(MAX_WARNED_PAIRS + 10):
+        group.beat(two, f"client-{number}", other)
+    assert len(group.consumers.groups["billing"]._warned) == 10
 
 
 def test_a_new_expression_for_a_known_topic_replaces_the_old_one_silently() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import ipaddress
+import logging
 from typing import Annotated
 
 import typer
@@ -20,6 +22,8 @@ from rocketmq_py.common.config import to_properties
 from rocketmq_py.common.environment import Environment, system_environment
 from rocketmq_py.store.config import MessageStoreConfig
 
+logger = logging.getLogger(__name__)
+
 app = typer.Typer(no_args_is_help=True, help="Run and inspect a broker.")
 
 ThroughOption = Annotated[
@@ -36,6 +40,29 @@ def load_configs(
     if namesrv is not None:
         config.namesrv_addr = namesrv
     return config, store_config
+
+
+def warn_about_addresses(config: BrokerConfig) -> None:
+    """Log what a broker that listens for other machines should be told: nobody may get in by accident, or in vain."""
+    if _is_loopback(config.bind_address):
+        return
+    logger.warning(
+        "the broker listens on %s, and there is no access control: whoever reaches the port may read and write",
+        config.bind_address,
+    )
+    if _is_loopback(config.broker_ip1):
+        logger.warning(
+            "clients are told to connect to %s, which is their own machine: set brokerIP1 to an address at which they "
+            "reach this one",
+            config.broker_ip1,
+        )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 def ready_line(kernel: Kernel) -> str:
@@ -59,6 +86,7 @@ def start(
         set_up_logging(verbose)
         environment = system_environment()
         broker_config, store_config = load_configs(environment, config, assignments, namesrv)
+        warn_about_addresses(broker_config)
 
         async def main() -> None:
             kernel = build_broker(broker_config, store_config, environment, through)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import enum
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
 
+from rocketmq_py.cli.client_errors import permission_hint
 from rocketmq_py.cli.output import CliError, Exit
 from rocketmq_py.client.admin.client import AdminClient
 from rocketmq_py.client.consumer_config import LitePullConsumerConfig
 from rocketmq_py.client.lite_pull_consumer import LitePullConsumer
 from rocketmq_py.client.lite_pull_subscriber import LitePullSubscriber
+from rocketmq_py.client.pull_api import PullApi
+from rocketmq_py.client.route import subscribe_queues
 from rocketmq_py.common.message import MessageExt, MessageQueue
 from rocketmq_py.remoting.bodies.heartbeat import ConsumeFromWhere
-from rocketmq_py.remoting.bodies.subscription import SQL92, TAG
+from rocketmq_py.remoting.bodies.subscription import SQL92, TAG, build_subscription
 
 #: The name under which messages are read when no group is given; it never commits.
 LOOKING_GROUP = "TOOLS_CONSUMER"
@@ -77,7 +80,8 @@ async def consume(namesrv: str, options: ConsumeOptions, show: Callable[[Message
 
     Raises:
         NoRouteError: there is no such topic.
-        CliError: the offset of a time cannot be found.
+        CliError: none of its queues may be read.
+        BrokerResponseError: the broker cannot use the SQL92 condition, or refused something else.
     """
     config = LitePullConsumerConfig(
         namesrv_addr=namesrv,
@@ -91,7 +95,9 @@ async def consume(namesrv: str, options: ConsumeOptions, show: Callable[[Message
     expression, kind = (options.sql, SQL92) if options.sql else (options.tags or "*", TAG)
     if options.group:
         async with AdminClient(namesrv_addr=namesrv) as admin:
-            await admin.instance.fetch_route(options.topic)
+            _check_readable(
+                options.topic, subscribe_queues(await admin.instance.fetch_route(options.topic), options.topic)
+            )
             if options.start_ms is not None:
                 await admin.consumers.reset_offset_by_time(options.topic, options.group, options.start_ms)
         subscriber = LitePullSubscriber(options.group, config)
@@ -102,10 +108,22 @@ async def consume(namesrv: str, options: ConsumeOptions, show: Callable[[Message
     looking.set_expression(options.topic, expression, kind)
     async with looking:
         queues = await looking.fetch_queues(options.topic)
+        _check_readable(options.topic, queues)
+        subscription = build_subscription(options.topic, expression, kind)
+        await PullApi(looking.instance, LOOKING_GROUP).check_expression(subscription)
         await looking.assign(queues)
         for queue in queues:
             await looking.seek(queue, await _first_offset(looking, queue, options))
         return await _read(looking, options, show)
+
+
+def _check_readable(topic: str, queues: Collection[MessageQueue]) -> None:
+    if not queues:
+        raise CliError(
+            f"no queue of topic {topic} may be read: its permission forbids it",
+            Exit.NOT_ALLOWED,
+            permission_hint(topic),
+        )
 
 
 async def _first_offset(consumer: LitePullConsumer, queue: MessageQueue, options: ConsumeOptions) -> int:

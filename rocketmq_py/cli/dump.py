@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rocketmq_py.common.file_system import FileSystem
+from rocketmq_py.common.host import decode_host
 from rocketmq_py.common.layout import Annotation, Layout
 from rocketmq_py.common.record import HEAD_LAYOUTS, Record, RecordCheck, RecordState, check_record
 from rocketmq_py.common.sys_flag import BORN_HOST_V6, STORE_HOST_V6
@@ -88,9 +89,16 @@ def explain(layout: Layout, data: bytes, offset: int = 0) -> list[Piece]:
 
 
 def _piece(annotation: Annotation, offset: int) -> Piece:
-    value = annotation.value if not isinstance(annotation.value, bytes) else ""
-    meaning = f"{value}  {annotation.field.meaning}".strip()
+    meaning = f"{_value(annotation)}  {annotation.field.meaning}".strip()
     return Piece(offset + annotation.offset, annotation.field.name, annotation.data, meaning)
+
+
+def _value(annotation: Annotation) -> str:
+    """Return a value as people write it: an address, a magic number in hex, a number."""
+    name, value = annotation.field.name, annotation.value
+    if isinstance(value, bytes):
+        return decode_host(value) if name.endswith("_host") else ""
+    return f"0x{value & 0xFFFFFFFF:08X}" if name == "magic" else str(value)
 
 
 def hex_lines(piece: Piece, width: int = 16) -> list[str]:

@@ -62,7 +62,7 @@ def send(
                     )
             output.rows(("status", "msgId", "broker", "queue", "queueOffset"), rows)
 
-        run_client(work)
+        run_client(namesrv, work)
 
 
 def _content(body: str | None, body_file: Path | None) -> bytes:
@@ -134,7 +134,7 @@ def consume(
                     f"no message of topic {topic} came within {wait:g} s", Exit.NOT_FOUND, "Wait longer: --follow"
                 )
 
-        run_client(work)
+        run_client(namesrv, work)
 
 
 @app.command()

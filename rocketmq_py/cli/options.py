@@ -7,13 +7,14 @@ from typing import Annotated
 import typer
 
 DEFAULT_NAMESRV = "127.0.0.1:9876"
+NAMESRV_VARIABLE = "NAMESRV_ADDR"
 
 NamesrvOption = Annotated[
     str,
     typer.Option(
         "--namesrv",
         "-n",
-        envvar="NAMESRV_ADDR",
+        envvar=NAMESRV_VARIABLE,
         help="Name servers, HOST:PORT;HOST:PORT.",
         show_default=True,
     ),

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -74,7 +75,10 @@ class Output:
         return _console()
 
     def rows(self, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], empty: str = "nothing found") -> None:
-        """Print a list: each row maps JSON names to values, of which `columns` are shown to people."""
+        """Print a list: each row maps JSON names to values, of which `columns` are shown to people.
+
+        A name that ends in `Ms` holds milliseconds since 1970; people see a date and a time instead.
+        """
         if self.as_json:
             self.json({"items": list(rows), "errors": []})
         elif not rows:
@@ -82,9 +86,10 @@ class Output:
         else:
             from rich.table import Table
 
-            table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+            titles = (column.removesuffix("Ms") for column in columns)
+            table = Table(*titles, box=None, pad_edge=False, header_style="bold")
             for row in rows:
-                table.add_row(*(printable(str(row.get(column, ""))) for column in columns))
+                table.add_row(*(printable(_for_people(column, row.get(column, ""))) for column in columns))
             console = self.console
             if not console.is_terminal:
                 # A pipe has no width: a value is never cut for it.
@@ -98,7 +103,7 @@ class Output:
             return
         width = max((len(name) for name in values), default=0)
         for name, value in values.items():
-            self.line(f"{name:<{width}}  {value}")
+            self.line(f"{name:<{width}}  {_for_people(name, value)}")
 
     def line(self, text: str) -> None:
         """Print one line for people; nothing in JSON mode."""
@@ -119,6 +124,14 @@ class Output:
         console.print(printable(text), markup=False)
         if next_step:
             console.print(printable(next_step), markup=False)
+
+
+def _for_people(name: str, value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if name.endswith("Ms") and isinstance(value, int):
+        return datetime.fromtimestamp(value / 1_000).isoformat(" ", "milliseconds") if value > 0 else "-"
+    return str(value)
 
 
 def _console(*, width: int | None = None, stderr: bool = False) -> Console:

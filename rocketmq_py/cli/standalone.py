@@ -14,13 +14,16 @@ import typer
 from rocketmq_py.assembly.kernel import Kernel
 from rocketmq_py.assembly.stages import build_broker
 from rocketmq_py.broker.config import BrokerConfig
+from rocketmq_py.cli.broker import warn_about_addresses
 from rocketmq_py.cli.options import SetOption, VerboseOption
 from rocketmq_py.cli.output import CliError, Output, reporting
 from rocketmq_py.cli.process import run_event_loop, serve_until_signal, set_up_logging
 from rocketmq_py.cli.settings import load_settings
 from rocketmq_py.common.environment import Environment, system_environment
+from rocketmq_py.common.host import join_address
 from rocketmq_py.namesrv.config import NamesrvConfig
 from rocketmq_py.namesrv.server import Namesrv
+from rocketmq_py.remoting.server import PortInUseError
 from rocketmq_py.store.config import MessageStoreConfig
 
 app = typer.Typer(invoke_without_command=True)
@@ -29,6 +32,12 @@ app = typer.Typer(invoke_without_command=True)
 COMMIT_LOG_FILE_SIZE = 64 << 20
 #: Distance between the ports of two brokers; a broker also owns its port - 2 and + 1.
 PORT_STEP = 10
+
+
+def local_address(namesrv: Namesrv) -> str:
+    """Return where brokers on this machine reach the name server."""
+    is_everywhere = namesrv.config.bind_address in ("0.0.0.0", "::")
+    return join_address("127.0.0.1" if is_everywhere else namesrv.config.bind_address, namesrv.port)
 
 
 class Standalone:
@@ -45,7 +54,7 @@ class Standalone:
         """Start the name server first: the broker registers there."""
         await self.namesrv.start()
         try:
-            self._config.namesrv_addr = f"127.0.0.1:{self.namesrv.port}"
+            self._config.namesrv_addr = local_address(self.namesrv)
             self.broker = build_broker(self._config, self._store_config, self._environment)
             await self.broker.start()
         except BaseException:
@@ -54,8 +63,8 @@ class Standalone:
 
     @property
     def addresses(self) -> list[str]:
-        """Where the broker listens."""
-        return [f"127.0.0.1:{self._config.listen_port}"]
+        """What clients are told."""
+        return [self._config.broker_address]
 
     async def stop(self) -> None:
         """Stop the broker, then the name server."""
@@ -71,7 +80,7 @@ class Processes:
         self.namesrv = namesrv
         self._commands = commands
         self._brokers: list[asyncio.subprocess.Process] = []
-        #: Where the brokers listen, as they announced it.
+        #: What clients are told, as the brokers announced it.
         self.addresses: list[str] = []
 
     async def start(self) -> None:
@@ -83,7 +92,7 @@ class Processes:
         await self.namesrv.start()
         try:
             for command in self._commands:
-                arguments = [*command, "--namesrv", f"127.0.0.1:{self.namesrv.port}"]
+                arguments = [*command, "--namesrv", local_address(self.namesrv)]
                 process = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
                 self._brokers.append(process)
             for process in self._brokers:
@@ -99,8 +108,8 @@ class Processes:
         if b"boot success" not in line:
             status = await process.wait()
             raise CliError(f"a broker process ended with status {status} before it served; its messages are above")
-        found = re.search(r"127\.0\.0\.1:\d+", line.decode("utf-8", "replace"))
-        self.addresses.append(found.group() if found else "?")
+        found = re.search(r"broker\[[^,]*, ([^\]]+)\] boot success", line.decode("utf-8", "replace"))
+        self.addresses.append(found[1] if found else "?")
 
     async def stop(self) -> None:
         """Stop all brokers at the same time, then the name server."""
@@ -128,27 +137,36 @@ def standalone(
     with reporting(Output(verbose=verbose)):
         set_up_logging(verbose)
         environment = system_environment()
-        namesrv_config = NamesrvConfig(listen_port=namesrv_port, kv_config_path=str(folder / "namesrv/kvConfig.json"))
+        config, store_config = BrokerConfig(listen_port=port), MessageStoreConfig()
+        store_config.mapped_file_size_commit_log = COMMIT_LOG_FILE_SIZE
+        store_config.store_path_root_dir = str(folder / config.broker_name)
+        load_settings(environment, None, assignments, config, store_config)
+        # Whoever opens the broker to other machines needs the name server there, too.
+        namesrv_config = NamesrvConfig(
+            bind_address=config.bind_address,
+            listen_port=namesrv_port,
+            kv_config_path=str(folder / "namesrv/kvConfig.json"),
+        )
 
         async def main() -> None:
             namesrv = Namesrv(namesrv_config, environment)
             if brokers == 1:
-                config, store_config = BrokerConfig(listen_port=port), MessageStoreConfig()
-                store_config.mapped_file_size_commit_log = COMMIT_LOG_FILE_SIZE
-                store_config.store_path_root_dir = str(folder / config.broker_name)
-                load_settings(environment, None, assignments, config, store_config)
+                warn_about_addresses(config)
                 service: Standalone | Processes = Standalone(namesrv, config, store_config, environment)
             else:
                 service = Processes(namesrv, [_command(index, port, folder, assignments) for index in range(brokers)])
             await serve_until_signal(
                 service,
                 lambda: (
-                    f"boot success: name server 127.0.0.1:{namesrv.port}, "
+                    f"boot success: name server {local_address(namesrv)}, "
                     f"{_plural('broker', service.addresses)} {', '.join(service.addresses)}, files in {folder}"
                 ),
             )
 
-        run_event_loop(main)
+        try:
+            run_event_loop(main)
+        except PortInUseError as error:
+            raise CliError(str(error), next_step="Ports are given with --namesrv-port and --port; 0 is any") from error
 
 
 def _plural(word: str, things: list[str]) -> str:

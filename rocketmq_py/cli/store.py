@@ -21,6 +21,7 @@ from rocketmq_py.common.properties import decode_properties
 from rocketmq_py.common.record import RecordState
 from rocketmq_py.store.consume_queue_unit import UNIT_LAYOUT
 from rocketmq_py.store.index_file import ENTRY_LAYOUT, HEADER_LAYOUT, SLOT_SIZE
+from rocketmq_py.store.lock_file import StoreLockedError
 from rocketmq_py.store.verify import verify_store
 
 app = typer.Typer(no_args_is_help=True, help="Look into the files of a store.")
@@ -97,7 +98,12 @@ def _units(files: FileSystem, root: str, queue: str) -> Iterator[dict[str, Any]]
     topic, _, queue_id = queue.rpartition("/")
     folder = os.path.join(root, "consumequeue", topic, queue_id)
     if not topic or not files.is_directory(folder):
-        raise CliError(f"there is no consume queue {queue!r} in {root}; name it TOPIC/QUEUE", Exit.NOT_FOUND)
+        known = ", ".join(islice(_queue_names(files, root), 20)) or "none"
+        raise CliError(
+            f"there is no file of consume queue {queue!r} in {root}; name it TOPIC/QUEUE",
+            Exit.NOT_FOUND,
+            f"Queues that have files (up to 20): {known}. A running broker writes the newest units after a moment.",
+        )
     for first, path in data_files(files, folder):
         data = files.read_file(path)
         for at in range(0, len(data) - UNIT_LAYOUT.size + 1, UNIT_LAYOUT.size):
@@ -111,6 +117,13 @@ def _units(files: FileSystem, root: str, queue: str) -> Iterator[dict[str, Any]]
                 "tagsCode": tags_code,
                 "pieces": explain(UNIT_LAYOUT, data[at : at + UNIT_LAYOUT.size], first + at),
             }
+
+
+def _queue_names(files: FileSystem, root: str) -> Iterator[str]:
+    folder = os.path.join(root, "consumequeue")
+    for topic in files.list_directory(folder) if files.is_directory(folder) else ():
+        for queue_id in files.list_directory(os.path.join(folder, topic)):
+            yield f"{topic}/{queue_id}"
 
 
 def _index_entries(files: FileSystem, root: str, slots: int) -> Iterator[dict[str, Any]]:
@@ -152,7 +165,10 @@ def verify(
         environment = system_environment()
         if not environment.files.is_directory(os.path.join(root, "commitlog")):
             raise CliError(f"{root} is no store directory: it has no folder commitlog", Exit.NOT_FOUND)
-        report = verify_store(environment, root, take_lock=not running)
+        try:
+            report = verify_store(environment, root, take_lock=not running)
+        except StoreLockedError as error:
+            raise CliError(str(error), next_step="To look at it while the broker runs, add --running") from error
         if json:
             output.json(
                 {

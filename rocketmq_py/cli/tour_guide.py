@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -193,7 +194,10 @@ class Guide:
             style = FIELD_STYLES[number % len(FIELD_STYLES)]
             if len(piece.data) <= SHORT_FIELD:
                 shown = f"{piece.name}: {piece.meaning}" if piece.meaning else piece.name
-                lines = [f"{piece.offset:>8}  {piece.data.hex(' '):<{3 * SHORT_FIELD - 1}}  {shown}"]
+                start = f"{piece.offset:>8}  {piece.data.hex(' '):<{3 * SHORT_FIELD - 1}}  "
+                lines = textwrap.wrap(
+                    shown, max(self._console.width, 60), initial_indent=start, subsequent_indent=" " * (len(start) + 2)
+                )
             else:
                 lines = [f"{piece.offset:>8}  {piece.name}, {len(piece.data)} bytes"]
                 lines += [line[4:] for line in text_lines(piece)]
@@ -201,14 +205,16 @@ class Guide:
                 self._console.print(Text(printable(line), style=style), overflow="ellipsis", no_wrap=True)
 
     def check(self, expectation: str, expected: object, found: object) -> None:
-        """Say that something is as it should be.
+        """Say that something is as it should be; texts that were found are shown.
 
         Raises:
             CliError: it is not; the tour ends with status 1.
         """
         if expected != found:
             raise CliError(f"{expectation}: {expected!r} was expected and {found!r} was found")
-        self._console.print(Text(f"  ok  {expectation}", style="green"))
+        is_texts = isinstance(found, list) and found and all(isinstance(text, str) for text in found)
+        shown = f": {', '.join(found)}" if isinstance(found, list) and is_texts else ""
+        self._console.print(Text(f"  ok  {expectation}{shown}", style="green"))
 
 
 async def wait_for(condition: Callable[[], T], what: str) -> T:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+
+from rocketmq_py.client.errors import ClientStateError
 
 T = TypeVar("T")
 
@@ -17,7 +19,7 @@ T = TypeVar("T")
 class LoopThread:
     """Runs coroutines for threads that must not wait in a loop of their own.
 
-    It starts with the first call and ends with `close`; a program that forgets `close` still ends.
+    It starts with the first call and ends with `close`, for good; a program that forgets `close` still ends.
 
     Args:
         name: of the thread, for logs and debuggers.
@@ -26,18 +28,36 @@ class LoopThread:
     def __init__(self, name: str = "rocketmq-py") -> None:
         self._name = name
         self._lock = threading.Lock()
+        # Held while `finish` waits: a second caller returns when the first is done.
+        self._finishing = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._is_closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._is_closed
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Begin to run a coroutine, and return a future for its result."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+        """Begin to run a coroutine, and return a future for its result.
+
+        Raises:
+            ClientStateError: the thread was closed.
+        """
+        # With the lock held, so that `close` in another thread does not stop the loop before it has the coroutine.
+        with self._lock:
+            if not self._is_closed:
+                return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+        coroutine.close()
+        raise ClientStateError("the client is not running: it was stopped, and does not start again; make a new one")
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end and return its result, or raise its error.
 
         Raises:
             RuntimeError: called on this thread itself, where waiting would never end.
+            ClientStateError: the thread was closed.
         """
         if threading.current_thread() is self._thread:
             coroutine.close()
@@ -49,9 +69,28 @@ class LoopThread:
             future.cancel()
             raise
 
+    def finish(self, stop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a client's last coroutine, and close whatever comes of it. After `close` it does nothing.
+
+        Raises:
+            RuntimeError: called on this thread itself; nothing was done.
+        """
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(
+                "a client cannot be stopped by a coroutine in its own event loop, which would have to wait"
+            )
+        with self._finishing:
+            if self._is_closed:
+                return
+            try:
+                self.run(stop())
+            finally:
+                self.close()
+
     def close(self) -> None:
         """End the thread, after cancelling what still runs. A second call does nothing."""
         with self._lock:
+            self._is_closed = True
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
         if loop is not None and thread is not None:
@@ -59,12 +98,11 @@ class LoopThread:
             thread.join()
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_run, args=(self._loop,), name=self._name, daemon=True)
-                self._thread.start()
-            return self._loop
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=_run, args=(self._loop,), name=self._name, daemon=True)
+            self._thread.start()
+        return self._loop
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from rocketmq_py.client.consumer_config import PushConsumerConfig
 from rocketmq_py.client.failure_policy import FailurePolicy
-from rocketmq_py.client.listener_calls import ListenerCalls, restore_topic
+from rocketmq_py.client.listener_calls import ListenerCalls, is_being_cancelled, restore_topic
 from rocketmq_py.client.process_queue import NOTHING, ProcessQueue
 from rocketmq_py.client.rebalance import QueueClaim
 from rocketmq_py.common import properties as names
@@ -220,13 +220,28 @@ class ConcurrentConsumeService:
             await self._finish(job, context, status)
 
     async def call(self, messages: Sequence[MessageExt], context: ConsumeContext) -> ConsumeStatus:
-        """Call the listener; an exception is logged and means RECONSUME_LATER."""
+        """Call the listener; an exception is logged and means RECONSUME_LATER, as does a result of another type."""
         try:
-            return await self._calls.call(messages, context) or ConsumeStatus.CONSUME_SUCCESS
+            result = await self._calls.call(messages, context)
+        except asyncio.CancelledError:
+            if is_being_cancelled():
+                raise
+            # Something that the listener waited for was cancelled; nobody meant this worker.
+            logger.exception("the listener failed with %d messages of %s", len(messages), context.queue)
+            return ConsumeStatus.RECONSUME_LATER
         except Exception:
             # Broad on purpose: the application may raise anything.
             logger.exception("the listener failed with %d messages of %s", len(messages), context.queue)
             return ConsumeStatus.RECONSUME_LATER
+        if result is None or isinstance(result, ConsumeStatus):
+            return result or ConsumeStatus.CONSUME_SUCCESS
+        logger.error(
+            "the listener returned %r with %d messages of %s, which come again; return None or a ConsumeStatus",
+            result,
+            len(messages),
+            context.queue,
+        )
+        return ConsumeStatus.RECONSUME_LATER
 
     async def consume_directly(self, message: MessageExt) -> str:
         """See `ConsumeService.consume_directly`."""
@@ -246,13 +261,21 @@ class ConcurrentConsumeService:
                 "%d messages of %s failed and are dropped: broadcasting has no retry", len(failed), job.queue
             )
         elif failed:
-            again = await self._policy.failed(failed, context)
+            again = await self._failed(failed, context)
         finished = [message for message in job.messages if message not in again]
         offset = job.process_queue.remove(finished) if finished else NOTHING
         if offset != NOTHING and not job.process_queue.is_dropped:
             self._commit(job.queue, job.process_queue, offset)
         if again:
             self._retry_later(_Job(job.queue, job.process_queue, again))
+
+    async def _failed(self, failed: list[MessageExt], context: ConsumeContext) -> list[MessageExt]:
+        try:
+            return await self._policy.failed(failed, context)
+        except Exception:
+            # Broad on purpose: a message that nobody cares for would hold its queue back for ever.
+            logger.exception("the failure policy failed; %d messages of %s stay here", len(failed), context.queue)
+            return failed
 
     def _retry_later(self, job: _Job) -> None:
         for message in job.messages:

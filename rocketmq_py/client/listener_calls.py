@@ -53,10 +53,23 @@ class ListenerCalls:
             result: Any = self._listener(*arguments)
         elif self._threads is not None:
             loop = asyncio.get_running_loop()
-            result = await loop.run_in_executor(self._threads, self._listener, *arguments)
+            result = await loop.run_in_executor(self._threads, self._in_thread, *arguments)
         else:
-            result = await self._environment.run_blocking(self._listener, *arguments)
+            result = await self._environment.run_blocking(self._in_thread, *arguments)
         return await result if inspect.isawaitable(result) else result
+
+    def _in_thread(self, *arguments: Any) -> Any:
+        try:
+            return self._listener(*arguments)
+        except SystemExit as error:
+            # Let through, it would end the event loop, and with it every client that runs there.
+            raise RuntimeError("the listener called sys.exit(), which ends no program from a thread") from error
+
+
+def is_being_cancelled() -> bool:
+    """Whether a `CancelledError` that was just caught means the running task, and not something it waited for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def restore_topic(message: MessageExt, group: str) -> None:

@@ -84,23 +84,32 @@ class LitePullSubscriber(LitePullConsumer):
 
         Raises:
             ClientStateError: nothing is subscribed.
+            BrokerResponseError: a broker cannot use an SQL92 expression, with its reason.
         """
         if self._is_running:
             return
         if not self._expressions:
             raise ClientStateError(f"consumer {self.group} needs subscribe() before start()")
         await super().start()
+        try:
+            await self._check_subscriptions()
+        except BaseException:
+            await super().stop()
+            raise
         instance = self.instance
         ConsumerRequests.of(instance).add(self)
         instance.consumer_data.append(self._heartbeat_data)
-        for topic in sorted(self._expressions):
+        await instance.send_heartbeats()
+        self._service.start()
+
+    async def _check_subscriptions(self) -> None:
+        for topic, subscription in sorted(self._expressions.items()):
             try:
-                await instance.update_route(topic)
+                await self.instance.update_route(topic)
             except NoRouteError:
                 # It may come later; the route is asked for again every 30 s.
                 continue
-        await instance.send_heartbeats()
-        self._service.start()
+            await self._api.check_expression(subscription)
 
     async def stop(self) -> None:
         """Commit what was handed out if `auto_commit` is on, and leave the group. A second call does nothing."""

@@ -8,8 +8,9 @@ Source: `OffsetStore`, `RemoteBrokerOffsetStore`, RocketMQ 5.3.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final, Protocol
 
 from rocketmq_py.client.errors import BrokerResponseError, ClientError, NoBrokerError
@@ -122,16 +123,28 @@ class RemoteOffsetStore:
     async def persist(self, queues: Collection[MessageQueue]) -> None:
         """Send offsets to the masters; the answer of each is waited for, so that a successor reads what was sent.
 
+        All brokers at the same time; one that cannot be reached is tried with one queue only, so that the call ends
+        within seconds however many queues there are.
+
         Differs from RocketMQ, which sends them one-way.
         """
+        by_broker: dict[str, list[MessageQueue]] = {}
         for queue in sorted(queues):
+            by_broker.setdefault(queue.broker_name, []).append(queue)
+        await asyncio.gather(*(self._persist_at(name, of_broker) for name, of_broker in by_broker.items()))
+
+    async def _persist_at(self, broker_name: str, queues: Sequence[MessageQueue]) -> None:
+        for queue in queues:
             offset = self._offsets.get(queue)
             if offset is None:
                 continue
             try:
                 await self._commit(queue, offset)
-            except (ClientError, RemotingError) as error:
+            except BrokerResponseError as error:
                 logger.warning("group %s: offset %d of %s was not stored: %s", self._group, offset, queue, error)
+            except (ClientError, RemotingError) as error:
+                logger.warning("group %s: offsets at broker %s were not stored: %s", self._group, broker_name, error)
+                return
 
     async def _commit(self, queue: MessageQueue, offset: int) -> None:
         header = UpdateConsumerOffsetRequestHeader(

@@ -86,6 +86,9 @@ class ProcessQueue:
             removed = self._messages.pop(message.queue_offset, None)
             if removed is not None:
                 self.size -= len(removed.body)
+        if not self._messages:
+            # A listener may have changed bodies, so that other sizes were taken out than put in.
+            self.size = 0
         return next(iter(self._messages), self._max_offset + 1)
 
     def after(self, offset: int, count: int) -> list[MessageExt]:

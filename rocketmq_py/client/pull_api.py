@@ -20,11 +20,13 @@ from rocketmq_py.common import sys_flag as flags
 from rocketmq_py.common.compression import decompress
 from rocketmq_py.common.message import MessageExt, MessageQueue
 from rocketmq_py.common.record import decode_records
-from rocketmq_py.remoting.bodies.subscription import SubscriptionData
+from rocketmq_py.remoting.bodies.heartbeat import CheckClientRequestBody
+from rocketmq_py.remoting.bodies.subscription import SubscriptionData, is_tag_type
 from rocketmq_py.remoting.codes import RequestCode, ResponseCode
 from rocketmq_py.remoting.command import RemotingCommand
 from rocketmq_py.remoting.header import decode_header, encode_header
 from rocketmq_py.remoting.headers.pull import PullMessageRequestHeader, PullMessageResponseHeader
+from rocketmq_py.remoting.java_json import encode_body
 
 #: Largest body that is made of a compressed one.
 MAX_BODY_SIZE: Final = 64 << 20
@@ -133,6 +135,21 @@ class PullApi:
         if status is None:
             raise BrokerResponseError(response.code, response.remark, found.address)
         return self._result(status, request, response, subscription)
+
+    async def check_expression(self, subscription: SubscriptionData) -> None:
+        """Ask a broker of the topic whether it can use an SQL92 expression; tags need no asking.
+
+        Raises:
+            BrokerResponseError: it cannot, with its reason.
+            RemotingError: it did not answer.
+        """
+        address = self._instance.any_broker_of(subscription.topic)
+        if is_tag_type(subscription.expression_type) or address is None:
+            return
+        body = CheckClientRequestBody(
+            client_id=self._instance.client_id, group=self._group, subscription_data=subscription
+        )
+        await self._instance.ask(address, RequestCode.CHECK_CLIENT_CONFIG, body=encode_body(body))
 
     def _header(self, request: PullRequest, subscription: SubscriptionData, is_slave: bool) -> PullMessageRequestHeader:
         sys_flag = 0

@@ -33,6 +33,10 @@ logger = logging.getLogger(__name__)
 FLOW_CONTROL_SECONDS: Final = 0.05
 BROKER_FLOW_CONTROL_SECONDS: Final = 0.02
 PAUSED_SECONDS: Final = 1.0
+#: Seconds between two heartbeats out of turn.
+INTRODUCTION_SECONDS: Final = 1.0
+#: What a broker says that has not heard of the group, or not of its last subscription.
+_UNKNOWN: Final = frozenset((ResponseCode.SUBSCRIPTION_NOT_EXIST, ResponseCode.SUBSCRIPTION_NOT_LATEST))
 
 
 class PullingConsumer(Protocol):
@@ -53,6 +57,10 @@ class PullingConsumer(Protocol):
 
     def skip_to(self, queue: MessageQueue, offset: int) -> None:
         """Nothing before `offset` is wanted, and nothing is unfinished."""
+        ...
+
+    async def announce(self) -> None:
+        """Send heartbeats."""
         ...
 
     async def correct_offset(self, queue: MessageQueue, process_queue: ProcessQueue, offset: int) -> None:
@@ -98,6 +106,7 @@ class PullLoop:
     ) -> None:
         self.pauses: Counter[str] = Counter()
         self.pulls = 0
+        self._next_introduction = 0.0
         self._api = api
         self._config = config
         self._consumer = consumer
@@ -155,9 +164,20 @@ class PullLoop:
         elif not process_queue:
             self._consumer.skip_to(queue, result.next_begin_offset)
 
+    async def _introduce(self) -> None:
+        """Tell the brokers who this is: one of them was started anew, and the next heartbeat may be 30 s away."""
+        now = asyncio.get_running_loop().time()
+        # Every queue of that broker comes here; one heartbeat is enough.
+        if now >= self._next_introduction:
+            self._next_introduction = now + INTRODUCTION_SECONDS
+            await self._consumer.announce()
+
     async def _wait_after(self, queue: MessageQueue, error: RocketMQError) -> None:
-        is_busy = isinstance(error, BrokerResponseError) and error.code == ResponseCode.FLOW_CONTROL
+        code = error.code if isinstance(error, BrokerResponseError) else None
+        is_busy = code == ResponseCode.FLOW_CONTROL
         if not is_busy and not is_retry_topic(queue.topic):
             logger.warning("pulling %s failed: %s", queue, error)
+        if code in _UNKNOWN:
+            await self._introduce()
         pause = self._config.pull_time_delay_mills_when_exception / 1_000
         await asyncio.sleep(BROKER_FLOW_CONTROL_SECONDS if is_busy else pause)

@@ -53,10 +53,9 @@ from rocketmq_py.common.environment import Environment, system_environment
 from rocketmq_py.common.message import MessageExt, MessageQueue
 from rocketmq_py.common.topic import retry_topic, validate_topic
 from rocketmq_py.remoting.bodies.consumer_running_info import ConsumeMessageDirectlyResult
-from rocketmq_py.remoting.bodies.heartbeat import CheckClientRequestBody, ConsumerData, ConsumeType, MessageModel
+from rocketmq_py.remoting.bodies.heartbeat import ConsumerData, ConsumeType, MessageModel
 from rocketmq_py.remoting.bodies.route import TopicRouteData
-from rocketmq_py.remoting.bodies.subscription import TAG, SubscriptionData, build_subscription, is_tag_type
-from rocketmq_py.remoting.codes import RequestCode
+from rocketmq_py.remoting.bodies.subscription import TAG, SubscriptionData, build_subscription
 from rocketmq_py.remoting.errors import RemotingError
 from rocketmq_py.remoting.java_json import encode_body
 
@@ -125,7 +124,8 @@ class PushConsumer:
         # The subscriptions of which the brokers have heard.
         self._announced: dict[str, SubscriptionData] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_running = False
+        self._is_running = self._was_started = False
+        self._stopping: asyncio.Task[None] | None = None
         self.is_paused = False
 
     # --- before the start ---------------------------------------------------------------------------------------------
@@ -180,13 +180,19 @@ class PushConsumer:
         """Join the group and begin to consume.
 
         Raises:
-            ClientStateError: there is no listener or no subscription, or the consumer runs already.
+            ClientStateError: there is no listener or no subscription, the consumer runs already, or it did before.
+            NoNameServerError: no name server answers.
             BrokerResponseError: a broker cannot use an SQL92 expression, with its reason.
         """
         if self._is_running:
             raise ClientStateError(f"consumer {self._group} runs already")
         if self._listener is None or not self._subscriptions:
             raise ClientStateError(f"consumer {self._group} needs subscribe() and register_listener() before start()")
+        if self._owns_instance and self._was_started:
+            raise ClientStateError(
+                f"consumer {self._group} ran or failed to start before; make a new one to start again"
+            )
+        self._was_started = True
         if self._owns_instance:
             await self.instance.start()
         try:
@@ -217,6 +223,7 @@ class PushConsumer:
         self._rebalance_service = RebalanceService(self._rebalance, self._group)
         ConsumerRequests.of(instance).add(self)
         self._is_running = True
+        self._stopping = None
         self.started_ms = self._now_ms()
         self.service.start()
         instance.topic_sources.append(self._topics)
@@ -230,7 +237,7 @@ class PushConsumer:
         )
         await self._update_routes()
         await self._check_expressions()
-        await self._announce()
+        await self.announce()
         self._rebalance_service.start()
 
     def _make_offset_store(self, is_clustering: bool) -> OffsetStore:
@@ -248,22 +255,23 @@ class PushConsumer:
                 logger.info("%s", error)
 
     async def _check_expressions(self) -> None:
-        for topic, subscription in sorted(self._subscriptions.items()):
-            address = self.instance.any_broker_of(topic)
-            if is_tag_type(subscription.expression_type) or address is None:
-                continue
-            body = CheckClientRequestBody(
-                client_id=self.instance.client_id, group=self._group, subscription_data=subscription
-            )
-            await self.instance.ask(address, RequestCode.CHECK_CLIENT_CONFIG, body=encode_body(body))
+        for _, subscription in sorted(self._subscriptions.items()):
+            await self.api.check_expression(subscription)
 
     async def stop(self) -> None:
         """Finish what the listener is doing, store the offsets, and leave the group; its members take over at once.
 
-        A second call does nothing.
+        A second call does nothing, or waits with the first one.
+
+        Cancellation: the consumer stops all the same.
         """
-        if not self._is_running:
-            return
+        if self._stopping is None and self._is_running:
+            self._stopping = asyncio.get_running_loop().create_task(self._stop(), name=f"stop {self._group}")
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
+        """Take nothing more, finish what runs, store how far it came, and leave: in this order."""
         await self._rebalance_service.stop()
         for task in self._tasks:
             task.cancel()
@@ -319,8 +327,13 @@ class PushConsumer:
             self._rebalance_service.wake()
 
     async def _subscription_changed(self) -> None:
-        await self._update_routes()
-        await self._announce()
+        try:
+            await self._update_routes()
+            await self._check_expressions()
+        except (ClientError, RemotingError) as error:
+            # Nobody waits for this call. A wrong expression is refused with every pull, a route is asked for again.
+            logger.error("group %s subscribes something else, and it may not work: %s", self._group, error)
+        await self.announce()
         self.wake_rebalance()
 
     def _route_changed(self, topic: str, route: TopicRouteData) -> None:
@@ -333,14 +346,16 @@ class PushConsumer:
 
     async def reset_offsets(self, topic: str, offsets: dict[MessageQueue, int]) -> None:
         """Go on at other offsets, as an administrator wants."""
-        self.is_paused = True
+        # No rebalance meanwhile: it would take a queue over before the last one has its new offset.
+        was_paused, self.is_paused = self.is_paused, True
         try:
             for queue, offset in offsets.items():
                 process_queue = self._queues.get(queue)
                 if queue.topic == topic and process_queue is not None:
                     await self.correct_offset(queue, process_queue, offset)
         finally:
-            self.resume()
+            self.is_paused = was_paused
+            self.wake_rebalance()
 
     def offsets_of(self, topic: str) -> dict[MessageQueue, int]:
         """Return the remembered offsets of a topic."""
@@ -413,7 +428,7 @@ class PushConsumer:
         if subscription is not None:
             version = max(self._now_ms(), subscription.sub_version + 1)
             self._subscriptions[topic] = msgspec.structs.replace(subscription, sub_version=version)
-        await self._announce()
+        await self.announce()
         for queue, offset in self._starts.items():
             logger.info("group %s begins %s at offset %d", self._group, queue, offset)
             pull = self.pull_loop.run(queue, self._queues[queue], offset)
@@ -422,7 +437,7 @@ class PushConsumer:
         for listener in self.queue_listeners:
             listener(topic, queues, mine)
 
-    async def _announce(self) -> None:
+    async def announce(self) -> None:
         """Send heartbeats. Only then pulls refer to the new versions: a broker refuses one that it has not heard of."""
         subscriptions = dict(self._subscriptions)
         await self.instance.send_heartbeats()

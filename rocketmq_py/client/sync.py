@@ -51,11 +51,15 @@ class Producer:
 
     def stop(self) -> None:
         """Wait for sends that are under way, and close. A second call does nothing."""
-        self._thread.run(self._producer.stop())
-        self._thread.close()
+        self._thread.finish(self._producer.stop)
 
     def __enter__(self) -> Producer:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            # `__exit__` is not called after that.
+            self.stop()
+            raise
         return self
 
     def __exit__(
@@ -138,11 +142,15 @@ class PushConsumer:
 
     def stop(self) -> None:
         """Finish what the listener is doing, store the offsets, leave the group. A second call does nothing."""
-        self._thread.run(self._consumer.stop())
-        self._thread.close()
+        self._thread.finish(self._consumer.stop)
 
     def __enter__(self) -> PushConsumer:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            # `__exit__` is not called after that.
+            self.stop()
+            raise
         return self
 
     def __exit__(
@@ -180,11 +188,15 @@ class LitePullConsumer:
 
     def stop(self) -> None:
         """Commit what was handed out if `auto_commit` is on, and leave the group. A second call does nothing."""
-        self._thread.run(self._consumer.stop())
-        self._thread.close()
+        self._thread.finish(self._consumer.stop)
 
     def __enter__(self) -> LitePullConsumer:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            # `__exit__` is not called after that.
+            self.stop()
+            raise
         return self
 
     def __exit__(

@@ -13,7 +13,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from rocketmq_py.store.consume_queue_unit import FILLER, FILLER_SIZE, UNIT_LAYOUT, UNIT_SIZE, pack_units, valid_prefix
+from rocketmq_py.store.consume_queue_unit import (
+    FILLER,
+    FILLER_SIZE,
+    UNIT_LAYOUT,
+    UNIT_SIZE,
+    pack_units,
+    unpack_places,
+    valid_prefix,
+)
 from rocketmq_py.store.queue_files import QueueFiles
 from rocketmq_py.store.unit_queue import UnitQueue
 
@@ -167,8 +175,22 @@ class ConsumeQueue(UnitQueue):
 
     def _physical_offset(self, number: int) -> int:
         unit = self.unit(number)
-        # Fillers stand before every message, wherever the log begins.
-        return -1 if unit is None or unit[1] == FILLER_SIZE else unit[0]
+        if unit is None:
+            return -1
+        return unit[0] if unit[1] != FILLER_SIZE else self._before_fillers(number)
+
+    def _before_fillers(self, number: int) -> int:
+        """Return where the last record before a filler begins, -1 if there is none: so the places never fall."""
+        while number > self.first:
+            begin = number - 1
+            in_memory = self.flushed if begin >= self.flushed else self.first
+            start = max(in_memory, begin - begin % self.units_per_file, number - _LOAD_CHUNK)
+            offsets, sizes = unpack_places(self.read_blocking(start, number - start))
+            for offset, size in zip(reversed(offsets), reversed(sizes), strict=True):
+                if size != FILLER_SIZE:
+                    return offset
+            number = start
+        return -1
 
 
 def first_at_or_after(low: int, high: int, physical_offset: int, offset_of: Callable[[int], int]) -> int:

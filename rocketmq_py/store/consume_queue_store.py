@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from rocketmq_py.common.environment import Environment
-from rocketmq_py.store.batch_consume_queue import BATCH_UNIT_LAYOUT, BatchConsumeQueue, BatchUnit
+from rocketmq_py.store.batch_consume_queue import BATCH_UNIT_LAYOUT, BATCH_UNIT_SIZE, BatchConsumeQueue, BatchUnit
 from rocketmq_py.store.columns import Arrivals, Columns
 from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.store.consume_queue import ConsumeQueue, first_at_or_after
@@ -68,7 +68,7 @@ class ConsumeQueueStore:
         self._batch_files = QueueFiles(
             environment.files,
             os.path.join(root, "batchconsumequeue"),
-            config.mapper_file_size_batch_consume_queue,
+            -(-config.mapper_file_size_batch_consume_queue // BATCH_UNIT_SIZE) * BATCH_UNIT_SIZE,
             b"\0",
         )
         self._multi_dispatch = config.enable_multi_dispatch
@@ -135,7 +135,9 @@ class ConsumeQueueStore:
         if self._multi_dispatch:
             columns.arrivals += light_arrivals(columns)
         for arrivals in columns.arrivals:
-            if self.is_batch_topic(arrivals.topic):
+            if arrivals.topic not in self._queues and not self._files.can_hold(arrivals.topic):
+                logger.error("no queue can be made for %r; its topic's name is damaged", arrivals)
+            elif self.is_batch_topic(arrivals.topic):
                 self._append_batches(arrivals)
             else:
                 self._append(arrivals)

@@ -32,7 +32,7 @@ QUEUES_PER_SECOND: Final = 5_000
 MAX_AGE_SECONDS: Final = 10.0
 
 Item = tuple[UnitQueue, int, bytes]
-Written = tuple[UnitQueue, int, list[int]]
+Written = tuple[UnitQueue, int, bytes, list[int]]
 
 
 class FlushConsumeQueueService:
@@ -191,8 +191,9 @@ class FlushConsumeQueueService:
         return self._note_error(error)
 
     def _note_written(self, written: Sequence[Written], began: float) -> None:
-        for queue, size, starts in written:
-            queue.written(size, began)
+        for queue, position, data, starts in written:
+            if not queue.written(position, data, began):
+                continue
             self._full.pop(queue, None)
             self._dirty.pop(queue, None)
             if queue.tail and not queue.is_deleted:
@@ -200,7 +201,7 @@ class FlushConsumeQueueService:
             for start in starts:
                 self._unsynced[queue.files, queue.key, start] = None
 
-    def _note_error(self, error: OSError | None) -> bool:
+    def _note_error(self, error: Exception | None) -> bool:
         if error is not None:
             self.failures += 1
             logger.error("consume queues could not be written, their units stay in memory: %s", error)
@@ -210,15 +211,19 @@ class FlushConsumeQueueService:
         return f"<FlushConsumeQueueService {len(self._dirty)} tails wait, {len(self._unsynced)} files to sync>"
 
 
-def _write_items(items: Sequence[Item]) -> tuple[list[Written], OSError | None]:
-    """Write tails, for a thread; stops at the first error."""
+def _write_items(items: Sequence[Item]) -> tuple[list[Written], Exception | None]:
+    """Write tails, for a thread; return the first error with what was written.
+
+    A queue that cannot be written, such as one whose name is damaged, must not keep those behind it in memory.
+    """
     done: list[Written] = []
+    first_error: Exception | None = None
     for queue, position, data in items:
         try:
-            done.append((queue, len(data), queue.files.write(queue.key, position, data)))
-        except OSError as error:
-            return done, error
-    return done, None
+            done.append((queue, position, data, queue.files.write(queue.key, position, data)))
+        except (OSError, ValueError) as error:
+            first_error = first_error or error
+    return done, first_error
 
 
 def _sync_files(places: Sequence[tuple[QueueFiles, Key, int]]) -> None:

@@ -220,7 +220,7 @@ class MessageReader:
             return units
         key = (queue.key, offset, count)
         if key not in fetched:
-            raise ColdReadError(key, lambda: queue.read_blocking(offset, count))
+            raise ColdReadError(key, queue.cold_read(offset, count))
         return fetched[key] or b""
 
     def _batch_rows(self, queue: BatchConsumeQueue, offset: int, max_count: int) -> Iterator[Row]:
@@ -336,11 +336,11 @@ class Scan:
                 continue
             if not self._matches_entry(tags_code):
                 continue
-            if physical_offset < log_begin or physical_offset + size > log_end:
-                # Its log file was deleted, or it is a filler. The other units of that file need not be tried.
+            if physical_offset < log_begin or physical_offset + size > log_end or size <= 0:
+                # Its log file was deleted, or it is a filler, or a hole. The other units of that file need not be tried.
                 if not picked:
                     self._status = GetMessageStatus.MESSAGE_WAS_REMOVING
-                if size != FILLER_SIZE:
+                if size != FILLER_SIZE and size > 0:
                     self._next_file = reader.next_log_file(physical_offset)
                 continue
             if not self._matches_record(physical_offset, size):

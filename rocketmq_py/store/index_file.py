@@ -218,7 +218,9 @@ class IndexFile:
         limit = self.index_count
         while 0 < number < limit and len(found) < max_num:
             entry_hash, offset, diff, previous = self.entry(number)
-            stored = self.begin_timestamp + diff * 1000
+            # Entry 1 may count from the end of the file before, see `put`. Its time is the file's beginning.
+            # Differs from RocketMQ: that takes it for younger than it is, and does not find it by its own time.
+            stored = self.begin_timestamp + (diff * 1000 if number > 1 else 0)
             if diff < 0 or stored < begin:
                 break
             if entry_hash == key_hash and stored <= end:

@@ -77,7 +77,6 @@ class IndexService:
         self._folder = os.path.join(config.root_dir, "index")
         self._slots = config.max_hash_slot_num
         self._max_entries = config.max_index_num
-        self._max_results = config.max_msgs_num_batch
         self._environment = environment
         self._files: list[IndexFile] = []
         self._hasher = KeyHasher()
@@ -139,6 +138,7 @@ class IndexService:
 
     def truncate(self, physical_offset: int) -> None:
         """Drop the files that know records at or behind an offset; what they held is dispatched again. Blocks."""
+        self.build()
         while self._files and self._files[-1].end_physical_offset >= physical_offset:
             self._files.pop().destroy()
 
@@ -297,7 +297,7 @@ class IndexService:
         Args:
             topic: of the record.
             key: a unique key, or one of KEYS.
-            max_num: at most; 64 in any case (`maxMsgsNumBatch`).
+            max_num: at most.
             begin, end: store times in ms, both included, to the second.
         """
         self.build()
@@ -308,7 +308,7 @@ class IndexService:
             self._search,
             list(self._files),
             self._hasher.hash(topic.encode(), key.encode()),
-            min(max_num, self._max_results),
+            max_num,
             begin,
             end,
         )
@@ -330,7 +330,10 @@ class IndexService:
         await asyncio.gather(*self._background)
         files, self._files = self._files, []
         for file in files:
-            await self._environment.run_blocking(file.flush)
+            try:
+                await self._environment.run_blocking(file.flush)
+            except OSError as error:
+                logger.error("index file %s could not be flushed: %s", file.path, error)
             file.close()
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from rocketmq_py.common.record import HEAD_LAYOUT, HEAD_LAYOUTS
 from rocketmq_py.common.sys_flag import BORN_HOST_V6, STORE_HOST_V6
 from rocketmq_py.store.batch_consume_queue import BATCH_UNIT_LAYOUT, BatchUnit
-from rocketmq_py.store.consume_queue_unit import FILLER_SIZE, UNIT_LAYOUT
+from rocketmq_py.store.consume_queue_unit import FILLER, FILLER_SIZE, UNIT_LAYOUT
 from rocketmq_py.store.unit_queue import QueueSnapshot
 
 #: As many bytes of a record as its head can have.
@@ -91,8 +91,14 @@ def search_queue(
         read_log: reads the log, waiting for the disk.
     """
 
+    def message_at(number: int) -> int:
+        # Fillers count as the message before them, so that times never fall.
+        while number > low and queue.unit(number) == FILLER:
+            number -= 1
+        return number
+
     def time_of(number: int) -> int | None:
-        unit = queue.unit(number)
+        unit = queue.unit(message_at(number))
         if len(unit) < UNIT_LAYOUT.size:
             return None
         physical_offset, size, _ = UNIT_LAYOUT.struct.unpack(unit)
@@ -100,7 +106,7 @@ def search_queue(
             return None
         return store_timestamp_of(read_log(physical_offset, min(size, HEAD_SIZE)))
 
-    return find_by_time(low, queue.end, timestamp, boundary, time_of)
+    return message_at(find_by_time(low, queue.end, timestamp, boundary, time_of))
 
 
 def search_batch_queue(

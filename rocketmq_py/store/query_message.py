@@ -3,7 +3,8 @@
 The index knows 32 bits of a key and whole seconds. Two keys can have one hash, so what it finds are candidates: each
 record is read and asked for its keys and its time.
 
-Source: `DefaultMessageStore#queryMessage`, RocketMQ 5.3, which leaves the second look to the client.
+Source: `DefaultMessageStore#queryMessage`, RocketMQ 5.3, which leaves the second look to the client, and so answers
+nothing where all that the first look found is of another key.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from rocketmq_py.common.record import Record, read_record
 
 #: The index dates entries in whole seconds after the first of the file, cut off: up to this much too early, in ms.
 INDEX_PRECISION_MS: Final = 1_000
-#: How often a query goes on with older entries when nothing that it found could be used.
+#: How often a query asks the index for more because some of what it found could not be used, and how many times more.
 MAX_ROUNDS: Final = 3
+CANDIDATES_PER_ROUND: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,15 @@ class MessageIndex(Protocol):
 
     def load(self) -> None:
         """Open the files. Blocks."""
+        ...
+
+    @property
+    def end_physical_offset(self) -> int:
+        """Offset of the last record in the index; -1 if it is empty."""
+        ...
+
+    def truncate(self, physical_offset: int) -> None:
+        """Drop the files that know records at or behind an offset; what they held is dispatched again. Blocks."""
         ...
 
     async def query_offset(self, topic: str, key: str, max_num: int, begin: int, end: int) -> QueryOffsetResult:
@@ -91,28 +102,32 @@ async def query_messages(
         end: largest store time, milliseconds.
     """
     found = QueryOffsetResult()
-    last, wanted = end, topic.encode()
+    wanted, limit = topic.encode(), max_num
+    # By offset: a message that names a key twice is in the index twice.
+    looked: dict[int, bytes | None] = {}
     for _ in range(MAX_ROUNDS):
-        found = await index.query_offset(topic, key, max_num, begin - INDEX_PRECISION_MS, last)
-        records: list[bytes] = []
-        oldest = last
-        for offset in sorted(found.offsets):
-            data = await look(offset)
-            record = _parse(data)
-            if data is None or record is None:
-                continue
-            oldest = min(oldest, record.store_timestamp)
-            if begin <= record.store_timestamp <= end and has_key(record, wanted, key):
-                records.append(data)
-        if records:
-            return QueryMessageResult(
-                records, found.index_last_update_timestamp, found.index_last_update_physical_offset
-            )
-        if not found.offsets or oldest < begin or oldest == last:
+        found = await index.query_offset(topic, key, limit, begin - INDEX_PRECISION_MS, end)
+        for offset in found.offsets:
+            if offset not in looked:
+                looked[offset] = await _look_for(look, offset, wanted, key, begin, end)
+        hits = [offset for offset, data in looked.items() if data is not None]
+        if len(hits) >= max_num or len(found.offsets) < limit:
             break
-        # Everything that was found only looked like the key: go on with what is older.
-        last = oldest
-    return QueryMessageResult([], found.index_last_update_timestamp, found.index_last_update_physical_offset)
+        # Some only looked like the key, and there may be more behind them.
+        limit *= CANDIDATES_PER_ROUND
+    records = [data for offset in sorted(hits[:max_num]) if (data := looked[offset]) is not None]
+    return QueryMessageResult(records, found.index_last_update_timestamp, found.index_last_update_physical_offset)
+
+
+async def _look_for(
+    look: Callable[[int], Awaitable[bytes | None]], offset: int, topic: bytes, key: str, begin: int, end: int
+) -> bytes | None:
+    """Return the record at an offset if it has the key and a store time from `begin` to `end`."""
+    data = await look(offset)
+    record = _parse(data)
+    if record is None or not begin <= record.store_timestamp <= end or not has_key(record, topic, key):
+        return None
+    return data
 
 
 def _parse(data: bytes | None) -> Record | None:

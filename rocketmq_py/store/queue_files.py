@@ -78,7 +78,7 @@ class QueueFiles:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def read(self, key: Key, position: int, size: int, limit: int) -> bytes | None:
-        """Return bytes of one file, fewer at its end; None if reading them would wait for the disk.
+        """Return bytes of one file, fewer at its end, none without the file; None if that would wait for the disk.
 
         Up to `limit`, which is where the written bytes end, nothing changes until it is cut or deleted. So a window
         around what is asked for is read along and kept: the same reader will ask for the rest of it next.
@@ -90,10 +90,14 @@ class QueueFiles:
         if window is not None and at + size <= len(window):
             return window[at : at + size]
         start = position - position % self.file_size
-        if number * WINDOW_SIZE < start or size > WINDOW_SIZE:
-            size = min(size, start + self.file_size - position)
-            return self._files.pread_cached(self._descriptor(key, start), size, position - start)
-        return self._read_window(key, number, start, min(limit, start + self.file_size), at, size)
+        try:
+            if number * WINDOW_SIZE < start or size > WINDOW_SIZE:
+                size = min(size, start + self.file_size - position)
+                return self._files.pread_cached(self._descriptor(key, start), size, position - start)
+            return self._read_window(key, number, start, min(limit, start + self.file_size), at, size)
+        except FileNotFoundError:
+            # Somebody deleted it. The next start makes it again from the log.
+            return b""
 
     def _read_window(self, key: Key, number: int, start: int, limit: int, at: int, size: int) -> bytes | None:
         """Read a window of the file that begins at `start`, keep it, and return `size` bytes at `at` of it."""
@@ -236,10 +240,18 @@ class QueueFiles:
         """Return the path of one file."""
         return os.path.join(self._folder_of(key), file_name(start))
 
+    @staticmethod
+    def can_hold(topic: str) -> bool:
+        """Whether a topic's name can be that of a folder.
+
+        Names were validated at the border, but no checksum of a record covers its topic: one that is read back from a
+        damaged log may be anything.
+        """
+        return topic not in ("", ".", "..") and "/" not in topic and "\0" not in topic and len(topic.encode()) <= 255
+
     def _folder_of(self, key: Key) -> str:
         topic, queue_id = key
-        # Topic names were validated at the border; here it is only made sure that none is a path.
-        if topic in ("", ".", "..") or "/" in topic or "\0" in topic:
+        if not self.can_hold(topic):
             raise ValueError(f"topic {topic!r} cannot be the name of a folder")
         return os.path.join(self.folder, topic, str(queue_id))
 

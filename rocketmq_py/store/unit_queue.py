@@ -11,6 +11,8 @@ takes with it are made again from the commit log.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 from rocketmq_py.store.queue_files import Key, QueueFiles
@@ -102,17 +104,25 @@ class UnitQueue:
             return b""
         old = min(count, self.flushed - start)
         data = self.files.read((self.topic, self.queue_id), start * size, old * size, self.flushed * size)
-        if data is None or old == count:
-            return data
+        if data is None or len(data) != old * size:
+            # A file that was deleted or cut by somebody else ends with its last whole unit.
+            return data and data[: len(data) // size * size]
         return data + self.tail[: (count - old) * size]
 
     def read_blocking(self, start: int, count: int) -> bytes:
         """Like `read`, but waits for the disk."""
         data = self.read(start, count)
-        if data is not None:
-            return data
+        return data if data is not None else self.cold_read(start, count)()
+
+    def cold_read(self, start: int, count: int) -> Callable[[], bytes]:
+        """Return what reads units that `read` answered None for; for a thread.
+
+        Where they lie is decided here, on the loop, so the thread touches neither the queue nor the kept descriptors.
+        """
         old = min(count, self.flushed - start)
-        return self.files.read_blocking((self.topic, self.queue_id), start * self.unit_size, old * self.unit_size)
+        return partial(
+            self.files.read_blocking, (self.topic, self.queue_id), start * self.unit_size, old * self.unit_size
+        )
 
     def snapshot(self) -> QueueSnapshot:
         """Return the queue as it is now, for use in a thread."""
@@ -134,11 +144,18 @@ class UnitQueue:
         """Return the position of the tail in bytes, and a copy of it."""
         return self.flushed * self.unit_size, bytes(self.tail)
 
-    def written(self, size: int, now: float) -> None:
-        """Note that the first `size` bytes of the tail are in files. What came since stays in memory."""
-        del self.tail[:size]
-        self.flushed += size // self.unit_size
+    def written(self, position: int, data: bytes, now: float) -> bool:
+        """Note that what `pending` returned is in files. What came since stays in memory.
+
+        Returns:
+            False, and nothing changes, if the queue was cut or began anew while a thread wrote: its tail is another one.
+        """
+        if position != self.flushed * self.unit_size or not self.tail.startswith(data):
+            return False
+        del self.tail[: len(data)]
+        self.flushed += len(data) // self.unit_size
         self.dirty_since = now if self.tail else 0.0
+        return True
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.topic}-{self.queue_id} units {self.first}..{self.end} flushed {self.flushed}>"

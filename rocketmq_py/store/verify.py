@@ -172,7 +172,9 @@ def _verify_log(environment: Environment, root: str, log: CommitLog, report: Ver
     if position.min_offset < log.min_offset and flushed is not None:
         report.add(log.files.folder, f"a log from {position.min_offset}", f"one from {log.min_offset}", _REPLICA)
     if not was_clean:
-        report.notes.append("the abort file is there: the last broker was killed, and the next start recovers the rest")
+        report.notes.append(
+            "the abort file is there: a broker runs, or was killed and the next start recovers the rest"
+        )
     log.max_offset = end
     _verify_blocks(environment, root, log, report)
     report.counts.update(log_min_offset=log.min_offset, log_end=end)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from rocketmq_py.broker.client.channel import CHANNEL_EXPIRED_SECONDS, ClientChannel, ClientConnection
 from rocketmq_py.common.errors import InvalidInputError
@@ -23,6 +23,9 @@ from rocketmq_py.remoting.bodies.heartbeat import ConsumeFromWhere, ConsumerConn
 from rocketmq_py.remoting.bodies.subscription import SubscriptionData, build_subscription, is_tag_type
 
 logger = logging.getLogger(__name__)
+
+#: Pairs of members of one group about which a warning is remembered.
+MAX_WARNED_PAIRS: Final = 1_000
 
 
 class ConsumerListener(Protocol):
@@ -89,6 +92,13 @@ class ConsumerGroupInfo:
                 "connection %s of group %s was client %s and now is %s",
                 channel.connection.remote_address, self.group, known.client_id, channel.client_id,
             )  # fmt: skip
+        if known is None and (twin := self.find_client(channel.client_id)) is not None:
+            logger.warning(
+                "client id %s of group %s comes from two connections, %s and %s. If these are two programs, they count "
+                "as one member, so that some queues are read by both or by none: give each an instance name of its own. "
+                "If one program connected again, this passes",
+                channel.client_id, self.group, twin.connection.remote_address, channel.connection.remote_address,
+            )  # fmt: skip
         if known is not None and not channel.expressions:
             # A heartbeat without subscriptions (version 2) leaves them as they were.
             channel.expressions = known.expressions
@@ -121,6 +131,9 @@ class ConsumerGroupInfo:
             pair = (min(channel.client_id, other.client_id), max(channel.client_id, other.client_id))
             if pair in self._warned:
                 continue
+            if len(self._warned) >= MAX_WARNED_PAIRS:
+                # Ids are the clients' choice, and no table may grow by that alone.
+                self._warned.clear()
             self._warned.add(pair)
             text = (
                 f"members of group {self.group} subscribe different things: client {channel.client_id} "

@@ -169,10 +169,10 @@ class TopicAdmin:
     async def _masters(self, cluster: str) -> list[str]:
         if not cluster:
             known = sorted((await self._cluster.cluster_info()).cluster_addr_table)
+            if not known:
+                raise ClientError("no broker is registered at the name server; start one with namesrvAddr set to it")
             if len(known) != 1:
-                raise ClientError(
-                    f"there are {len(known)} clusters ({', '.join(known) or 'is a broker registered?'}); name one"
-                )
+                raise ClientError(f"there are {len(known)} clusters ({', '.join(known)}); name one")
             cluster = known[0]
         masters = await self._cluster.masters(cluster)
         if not masters:
