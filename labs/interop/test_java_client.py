@@ -41,6 +41,6 @@ async def test_a_java_producer_creates_a_topic_by_sending_to_it(tmp_path: Path) 
         async with java_client().run(*arguments, home=tmp_path / "producer") as producer:
             await producer.wait(60)
         assert producer.lines[-1] == "sent 10", producer.output
-        created = servers.kernel.get(TopicConfigManager).get("CreatedBySending")
+        created = servers.kernel.get(TopicConfigManager).topics.get("CreatedBySending")
         assert created is not None
         assert created.write_queue_nums == 4, "the client asks for four queues, and gets no more than TBW102 has"
