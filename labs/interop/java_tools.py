@@ -1,14 +1,14 @@
 """Java for the interop labs: the jars of Apache RocketMQ, and Java programs in processes of their own.
 
 The jars are fetched once with Maven into `~/.cache/rocketmq-py/`. Where Java, Maven or the network is missing, the labs
-are skipped and say why.
+are skipped and say why. Every process has a time limit and is ended by its own number.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
-import hashlib
 import os
 import shutil
 import socket
@@ -18,21 +18,15 @@ from pathlib import Path
 
 import pytest
 
-from .programs import Program, running
-
-SOURCES = Path(__file__).parent / "java"
-
-#: The newest releases of 5.x and 4.x of which name server, broker, client and tools are all published.
+HERE = Path(__file__).parent
+SOURCES = HERE / "java"
 VERSION = "5.3.3"
-OLD_VERSION = "4.9.7"
 
-#: Seconds that fetching the jars may take (once per machine).
+#: Seconds that fetching the jars may take (once per machine), and that a Java program may take to end when asked.
 FETCH_SECONDS = 300
+STOP_SECONDS = 15
 
-#: A JVM that starts soon and takes little: the C1 compiler only, one thread for garbage.
-SMALL_FLAGS = ("-Xms64m", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-
-#: What a broker needs to run on Java 17.
+#: What a 5.x broker needs to run on Java 17.
 BROKER_FLAGS = (
     "--add-exports=java.base/jdk.internal.ref=ALL-UNNAMED",
     "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
@@ -42,61 +36,50 @@ BROKER_FLAGS = (
     "-Xms384m",
     "-Xmx384m",
     "-XX:MaxDirectMemorySize=384m",
-    "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",
 )
-
-#: The logging of 4.x: without these files its servers and tools do not start.
-LOGGING = ("logback_namesrv.xml", "logback_broker.xml", "logback_tools.xml")
+SMALL_FLAGS = ("-Xms64m", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
 def cache_directory() -> Path:
-    """Where fetched jars and clients are kept between runs."""
+    """Where fetched jars are kept between runs."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rocketmq-py"
 
 
 @functools.cache
-def jars(version: str = VERSION) -> Path:
+def jars() -> Path:
     """Return the folder with the jars of Apache RocketMQ, fetching them if need be; skip the lab if that fails."""
     for program in ("java", "javac"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed: no Java client, mqadmin or Apache broker to test with")
-    folder = cache_directory() / f"rocketmq-{version}"
+    folder = cache_directory() / f"rocketmq-{VERSION}"
     if (folder / "complete").exists():
         return folder
     if shutil.which("mvn") is None:
-        pytest.skip(f"mvn is not installed and {folder} does not hold the jars of Apache RocketMQ {version}")
+        pytest.skip(f"mvn is not installed and {folder} does not hold the jars of Apache RocketMQ {VERSION}")
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mvn", "-B", "-q", "-f", str(SOURCES / "pom.xml"), "dependency:copy-dependencies"]
     try:
         result = subprocess.run(
-            [*command, f"-Drocketmq.version={version}", f"-DoutputDirectory={folder}"],
+            [*command, f"-DoutputDirectory={folder}"],
             capture_output=True,
             text=True,
             timeout=FETCH_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        pytest.skip(f"the jars of Apache RocketMQ {version} could not be fetched within {FETCH_SECONDS} s")
+        pytest.skip(f"the jars of Apache RocketMQ {VERSION} could not be fetched within {FETCH_SECONDS} s")
     if result.returncode:
-        pytest.skip(f"mvn could not fetch the jars of Apache RocketMQ {version}: {result.stdout[-300:]}")
+        pytest.skip(f"mvn could not fetch the jars of Apache RocketMQ {VERSION}: {result.stdout[-300:]}")
     (folder / "complete").touch()
     return folder
 
 
-@functools.cache
-def classes(version: str = VERSION) -> Path:
-    """Compile the small programs beside this module against the jars of a version, and return where they are."""
-    folder = cache_directory() / f"programs-{version}"
-    sources = sorted(SOURCES.glob("*.java"))
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    mark = folder / "compiled"
-    if not mark.exists() or mark.read_text() != digest:
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["javac", "-nowarn", "-cp", f"{jars(version)}/*", "-d", str(folder), *map(str, sources)]
-        subprocess.run(command, check=True, timeout=120)
-        mark.write_text(digest)
-    return folder
+def compile_sources(target: Path) -> Path:
+    """Compile the small programs beside this module into `target`, and return it."""
+    target.mkdir(parents=True, exist_ok=True)
+    sources = [str(path) for path in sorted(SOURCES.glob("*.java"))]
+    subprocess.run(["javac", "-cp", f"{jars()}/*", "-d", str(target), *sources], check=True, timeout=120)
+    return target
 
 
 def free_port() -> int:
@@ -119,27 +102,96 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def java_command(main: str, home: Path, flags: tuple[str, ...] = SMALL_FLAGS, version: str = VERSION) -> list[str]:
-    """Return the command that runs a main class, of Apache's or of ours, with `home` for its logs and stores."""
-    (home / "conf").mkdir(parents=True, exist_ok=True)
-    for name in LOGGING:
-        (home / "conf" / name).write_text('<configuration><root level="OFF"/></configuration>')
-    class_path = os.pathsep.join([str(classes(version)), f"{jars(version)}/*"])
-    return ["java", *flags, f"-Duser.home={home}", f"-Drocketmq.home.dir={home}", "-cp", class_path, main]
+class JavaProgram:
+    """One running Java program; its output is collected line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
+        self.name = name
+        self.lines: list[str] = []
+        self._process = process
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            text = line.decode("utf-8", "replace").rstrip("\n")
+            # The logging library of the tools reports at length how it configures itself.
+            if " |-" not in text:
+                self.lines.append(text)
+
+    @property
+    def output(self) -> str:
+        """Everything that it has printed so far."""
+        return "\n".join(self.lines)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.returncode is None
+
+    async def wait(self, seconds: float) -> int:
+        """Wait until it ends, and return its exit status.
+
+        Raises:
+            TimeoutError: it still runs; `stop` ends it.
+        """
+        async with asyncio.timeout(seconds):
+            status = await self._process.wait()
+            await self._reader
+        return status
+
+    async def close_input(self) -> None:
+        """End its standard input: our small programs stop then."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    async def stop(self) -> None:
+        """End it: by SIGTERM, and by SIGKILL if that does not help in time."""
+        if self.is_running:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+            try:
+                await self.wait(STOP_SECONDS)
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+                await self._process.wait()
+        await self._reader
+        # The transport closes itself with the last pipe; asking for it keeps that off the garbage collector.
+        self._process._transport.close()  # type: ignore[attr-defined]
 
 
 @contextlib.asynccontextmanager
 async def java(
-    main: str, *arguments: str, home: Path, flags: tuple[str, ...] = SMALL_FLAGS, version: str = VERSION
-) -> AsyncIterator[Program]:
+    main: str, *arguments: str, home: Path, classes: Path | None = None, flags: tuple[str, ...] = SMALL_FLAGS
+) -> AsyncIterator[JavaProgram]:
     """Run a Java main class for the time of a `with` block.
 
     Args:
         main: the class.
         arguments: its arguments.
         home: a folder for logs and stores; RocketMQ's home too.
+        classes: where our compiled programs are.
         flags: of the virtual machine.
-        version: of Apache RocketMQ.
     """
-    async with running(Program([*java_command(main, home, flags, version), *arguments], home)) as program:
+    (home / "conf").mkdir(parents=True, exist_ok=True)
+    class_path = os.pathsep.join(filter(None, [str(classes) if classes else "", f"{jars()}/*"]))
+    process = await asyncio.create_subprocess_exec(
+        "java", *flags, f"-Duser.home={home}", f"-Drocketmq.home.dir={home}", "-cp", class_path, main, *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        limit=1 << 20,
+    )  # fmt: skip
+    program = JavaProgram(process, main)
+    try:
         yield program
+    finally:
+        await program.stop()
+
+
+async def mqadmin(home: Path, command: str, *arguments: str, seconds: float = 60) -> str:
+    """Run one mqadmin command, and return what it printed."""
+    async with java("org.apache.rocketmq.tools.command.MQAdminStartup", command, *arguments, home=home) as program:
+        await program.wait(seconds)
+    return program.output

@@ -1,30 +1,23 @@
-"""Clients of others for the interop labs: fetched once into `~/.cache/rocketmq-py/`, run as processes.
+"""The C++, Node and Go clients for the interop labs: fetched once into `~/.cache/rocketmq-py/`, run as processes.
 
-Where a tool or the network is missing, the labs are skipped and say what was missing. Each client is a small program
-in its own language with the same commands:
-
-    produce NAMESRV GROUP TOPIC COUNT      bodies "body 0", "body 1", ...; prints "sent COUNT" at its end
-    mixture NAMESRV GROUP TOPIC            every kind of send that the client has, see use_features.py
-    read NAMESRV TOPIC READER...           a push consumer for each "NAME|GROUP|MODEL|TYPE|EXPRESSION"; prints "started"
-                                           and then "NAME QUEUE OFFSET BODY" for each message, until its input ends
-    pull NAMESRV GROUP TOPIC COUNT         a pull consumer, until it has COUNT messages; prints as `read` does
+Where a tool or the network is missing, the labs are skipped and say what was missing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from .java_tools import VERSION, cache_directory, java_command
-from .programs import Program, running
+from .java_tools import JavaProgram, cache_directory
 
 HERE = Path(__file__).parent
 CPP_CLIENT = "rocketmq==0.4.4"
@@ -32,43 +25,44 @@ CPP_CLIENT = "rocketmq==0.4.4"
 #: Seconds that fetching or building a client may take (once per machine).
 FETCH_SECONDS = 300
 
-#: What a client may be able to do.
-EVERYTHING = frozenset({"batch", "async", "one way", "sql", "pull"})
 
-
-@dataclass(frozen=True)
 class Client:
-    """A program with the commands above.
+    """A program with the commands `produce` and `consume`; see `cpp/client.py`, `node/client.js`, `go/client.go`."""
 
-    Attributes:
-        name: for what the labs print.
-        command: that runs it; empty for Java, whose command depends on the folder that it runs in.
-        abilities: which of `EVERYTHING` it has.
-        version: of the Java client.
-    """
-
-    name: str
-    command: tuple[str, ...] = ()
-    abilities: frozenset[str] = EVERYTHING
-    version: str = VERSION
+    def __init__(self, name: str, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
+        self.name = name
+        self._command = list(command)
+        self._environment = environment or {}
 
     @contextlib.asynccontextmanager
-    async def run(self, *arguments: str, home: Path) -> AsyncIterator[Program]:
+    async def run(self, *arguments: str, home: Path) -> AsyncIterator[JavaProgram]:
         """Run it for the time of a `with` block; `home` is made and takes its logs."""
-        command = self.command or java_command("Client", home, version=self.version)
-        async with running(Program([*command, *arguments], home, {"HOME": str(home)})) as program:
+        await asyncio.to_thread(home.mkdir, parents=True, exist_ok=True)
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            *arguments,
+            cwd=home,
+            env={**os.environ, **self._environment, "HOME": str(home)},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            limit=1 << 20,
+        )
+        program = JavaProgram(process, self.name)
+        try:
             yield program
+        finally:
+            await program.stop()
 
 
-def received(program: Program, reader: str) -> list[tuple[int, int, str]]:
-    """Return queue, offset and body of everything that one reader of a program has printed so far."""
-    lines = [line.split(" ", 3) for line in program.lines if line.startswith(f"{reader} ")]
-    return [(int(parts[1]), int(parts[2]), parts[3]) for parts in lines]
-
-
-def java_client(version: str = VERSION) -> Client:
-    """Return the Java client of a version of Apache RocketMQ."""
-    return Client(f"Java client {version}", version=version)
+def received(program: JavaProgram) -> list[tuple[int, int, str]]:
+    """Return queue, offset and body of everything that a consumer has printed so far."""
+    lines = [line.split(" ", 2) for line in list(program.lines)]
+    return [
+        (int(parts[0]), int(parts[1]), parts[2])
+        for parts in lines
+        if len(parts) == 3 and parts[0].isdigit() and parts[1].isdigit()
+    ]
 
 
 @functools.cache
@@ -85,7 +79,7 @@ def cpp_client() -> Client:
         if probe.returncode:
             pytest.skip(f"{CPP_CLIENT} cannot be loaded on this machine: {probe.stderr.strip()[-300:]}")
         (folder / "complete").touch()
-    return Client("C++ client", (str(python), str(HERE / "cpp" / "client.py")), EVERYTHING - {"sql", "batch"})
+    return Client("C++ client", [str(python), str(HERE / "cpp" / "client.py")])
 
 
 @functools.cache
@@ -102,7 +96,7 @@ def node_client() -> Client:
         (folder / "complete").touch()
     # Node looks for modules beside the program, so it runs a copy there.
     shutil.copy(HERE / "node" / "client.js", folder)
-    return Client("Node client", ("node", str(folder / "client.js")), frozenset({"sql"}))
+    return Client("Node client", ["node", str(folder / "client.js")])
 
 
 @functools.cache
@@ -116,7 +110,7 @@ def go_client() -> Client:
     if not binary.exists() or binary.stat().st_mtime < max(source.stat().st_mtime for source in sources):
         folder.mkdir(parents=True, exist_ok=True)
         _fetch(["go", "build", "-o", str(binary), "."], "rocketmq-client-go/v2", HERE / "go")
-    return Client("Go client", (str(binary),))
+    return Client("Go client", [str(binary)])
 
 
 def _fetch(command: list[str], what: str, folder: Path | None = None) -> None:

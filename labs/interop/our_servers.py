@@ -43,12 +43,7 @@ async def our_servers(folder: Path, broker_name: str = "broker-a") -> AsyncItera
     await namesrv.start()
     try:
         kernel = build_broker(
-            BrokerConfig(
-                broker_name=broker_name,
-                listen_port=free_port(),
-                namesrv_addr=namesrv.address,
-                enable_property_filter=True,
-            ),
+            BrokerConfig(broker_name=broker_name, listen_port=free_port(), namesrv_addr=namesrv.address),
             MessageStoreConfig(
                 store_path_root_dir=str(folder / broker_name),
                 mapped_file_size_commit_log=16 << 20,

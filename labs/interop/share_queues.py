@@ -23,31 +23,27 @@ async def produce_and_share(folder: Path, client: Client, messages: int, queues:
         queues: of the topic.
     """
     async with our_servers(folder / "servers") as servers:
-        topic = "InteropLab"
-        config = TopicConfig(topic_name=topic, read_queue_nums=queues, write_queue_nums=queues)
+        config = TopicConfig(topic_name="InteropLab", read_queue_nums=queues, write_queue_nums=queues)
         servers.kernel.get(TopicConfigManager).update([config])
-        names = ("one", "two")
-        readers = [f"{name}|InteropConsumers|CLUSTERING|TAG|*" for name in names]
+        group, topic = "InteropConsumers", "InteropLab"
         async with (
-            client.run("read", servers.namesrv, topic, readers[0], home=folder / "one") as one,
-            client.run("read", servers.namesrv, topic, readers[1], home=folder / "two") as two,
+            client.run("consume", servers.namesrv, group, topic, "one", home=folder / "one") as one,
+            client.run("consume", servers.namesrv, group, topic, "two", home=folder / "two") as two,
         ):
-            consumers = dict(zip(names, (one, two), strict=True))
-            await eventually(lambda: all("started" in program.lines for program in consumers.values()), seconds=60)
+            consumers = (one, two)
+            await eventually(lambda: all("started" in program.lines for program in consumers), seconds=30)
             async with client.run(
                 "produce", servers.namesrv, "InteropProducers", topic, str(messages), home=folder / "producer"
             ) as producer:
                 assert await producer.wait(120) == 0, producer.output[-2_000:]
                 assert f"sent {messages}" in producer.lines, producer.output[-2_000:]
             await eventually(
-                lambda: len({body for name in names for _, _, body in received(consumers[name], name)}) >= messages,
-                seconds=60,
-                step=0.2,
+                lambda: len({body for each in consumers for _, _, body in received(each)}) >= messages, seconds=60
             )
-            for program in consumers.values():
+            for program in consumers:
                 await program.close_input()
                 await program.wait(30)
-            shares = [received(consumers[name], name) for name in names]
+            shares = [received(program) for program in consumers]
         _check(client, shares, messages)
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from .other_clients import cpp_client
 from .share_queues import produce_and_share
-from .use_features import use_features
 
 pytestmark = [pytest.mark.interop, pytest.mark.serial, pytest.mark.timeout(600)]
 
@@ -23,9 +22,3 @@ async def test_two_consumers_of_the_cpp_client_share_the_queues_and_lose_nothing
     Observe: every message arrives, the offsets of each queue leave no gap, and both consumers have their share.
     """
     await produce_and_share(tmp_path, cpp_client(), MESSAGES)
-
-
-async def test_asynchronous_one_way_and_ordered_sends_tags_broadcasting_and_pulls_of_the_cpp_client(
-    tmp_path: Path,
-) -> None:
-    await use_features(tmp_path, cpp_client())

@@ -1,46 +1,72 @@
-"""The Java clients 5.3.3 and 4.9.7 against our name server and broker."""
+"""The Java client 5.3.3 against our name server and broker."""
 
-from __future__ import annotations
-
-from pathlib import Path
+from collections import Counter
 
 import pytest
 
-from rocketmq_py.broker.topic_config import TopicConfigManager
+from rocketmq_py.testing.eventually import eventually
 
-from .java_tools import OLD_VERSION, VERSION
-from .other_clients import java_client
+from .java_tools import JavaProgram, compile_sources, jars, java, mqadmin
 from .our_servers import our_servers
-from .share_queues import produce_and_share
-from .use_features import use_features
 
-pytestmark = [pytest.mark.interop, pytest.mark.serial, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.interop, pytest.mark.serial, pytest.mark.timeout(300)]
+
+MESSAGES = 10_000
 
 
-@pytest.mark.parametrize(("version", "messages"), [(VERSION, 10_000), (OLD_VERSION, 2_000)])
-async def test_two_java_consumers_share_the_queues_and_lose_nothing(
-    tmp_path: Path, version: str, messages: int
-) -> None:
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    jars()
+    return compile_sources(tmp_path_factory.mktemp("classes"))
+
+
+def received(*consumers: JavaProgram) -> list[tuple[int, int, str]]:
+    """Return queue, offset and key of everything that the consumers have got."""
+    lines = [line.split(" ") for consumer in consumers for line in list(consumer.lines) if line.count(" ") == 2]
+    return [(int(queue), int(offset), key) for queue, offset, key in lines if queue.isdigit()]
+
+
+async def test_java_producers_and_two_java_consumers_lose_nothing(tmp_path, classes):
     """Claim: programs written for Apache RocketMQ run against these servers unchanged.
 
-    Experiment: two Java push consumers of one group share a topic of 8 queues; a Java producer sends from four threads.
+    Experiment: two Java push consumers of one group share a topic of 8 queues; a Java producer sends 10,000 messages
+    from four threads.
     Observe: every message arrives, both consumers get some, and the offsets of each queue leave no gap.
     """
-    await produce_and_share(tmp_path, java_client(version), messages, queues=8)
-
-
-@pytest.mark.parametrize("version", [VERSION, OLD_VERSION])
-async def test_every_kind_of_send_filter_and_read_of_the_java_client(tmp_path: Path, version: str) -> None:
-    """Batches, asynchronous and one-way sends, a selector; tags, SQL92, broadcasting; the lite pull consumer."""
-    await use_features(tmp_path, java_client(version))
-
-
-async def test_a_java_producer_creates_a_topic_by_sending_to_it(tmp_path: Path) -> None:
     async with our_servers(tmp_path) as servers:
-        arguments = ("produce", servers.namesrv, "JavaProducers", "CreatedBySending", "10")
-        async with java_client().run(*arguments, home=tmp_path / "producer") as producer:
-            await producer.wait(60)
-        assert producer.lines[-1] == "sent 10", producer.output
-        created = servers.kernel.get(TopicConfigManager).topics.get("CreatedBySending")
-        assert created is not None
-        assert created.write_queue_nums == 4, "the client asks for four queues, and gets no more than TBW102 has"
+        output = await mqadmin(
+            tmp_path, "updateTopic", "-n", servers.namesrv, "-b", servers.broker, "-t", "JavaLab", "-r", "8", "-w", "8"
+        )
+        assert "success" in output, output
+        arguments = (servers.namesrv, "JavaLab", "JavaConsumers")
+        async with (
+            java("Consume", *arguments, "one", home=tmp_path / "one", classes=classes) as one,
+            java("Consume", *arguments, "two", home=tmp_path / "two", classes=classes) as two,
+            java("Produce", servers.namesrv, "JavaLab", str(MESSAGES), home=tmp_path, classes=classes) as producer,
+        ):
+            assert await producer.wait(120) == 0
+            assert producer.lines[-1] == f"stored {MESSAGES}", producer.output[-2_000:]
+            await eventually(lambda: len({key for _, _, key in received(one, two)}) == MESSAGES, seconds=60)
+            for consumer in (one, two):
+                await consumer.close_input()
+                await consumer.wait(30)
+
+        arrived = received(one, two)
+        twice = len(arrived) - len(set(arrived))
+        shares = [len(received(consumer)) for consumer in (one, two)]
+        print(f"{len(arrived)} deliveries of {MESSAGES} messages, {twice} of them repeated; shares {shares}")
+        assert {key for _, _, key in arrived} == {f"key-{n}" for n in range(MESSAGES)}
+        per_queue = Counter(queue for queue, _, _ in set(arrived))
+        for queue, count in per_queue.items():
+            assert {offset for q, offset, _ in arrived if q == queue} == set(range(count))
+        assert all(shares), "one of the two consumers got nothing"
+
+
+async def test_a_java_producer_creates_a_topic_by_sending_to_it(tmp_path, classes):
+    async with (
+        our_servers(tmp_path) as servers,
+        java("Produce", servers.namesrv, "CreatedBySending", "10", home=tmp_path, classes=classes) as producer,
+    ):
+        await producer.wait(60)
+        assert producer.lines[-1] == "stored 10", producer.output
+        assert "CreatedBySending" in await mqadmin(tmp_path, "topicList", "-n", servers.namesrv)

@@ -8,7 +8,6 @@ import pytest
 
 from .other_clients import node_client
 from .share_queues import produce_and_share
-from .use_features import use_features
 
 pytestmark = [pytest.mark.interop, pytest.mark.serial, pytest.mark.timeout(600)]
 
@@ -23,7 +22,3 @@ async def test_two_consumers_of_the_node_client_share_the_queues_and_lose_nothin
     Observe: every message arrives, the offsets of each queue leave no gap, and both consumers have their share.
     """
     await produce_and_share(tmp_path, node_client(), MESSAGES)
-
-
-async def test_sharding_keys_tags_sql92_and_broadcasting_of_the_node_client(tmp_path: Path) -> None:
-    await use_features(tmp_path, node_client())

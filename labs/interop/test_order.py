@@ -22,9 +22,8 @@ from rocketmq_py.remoting.bodies.heartbeat import ConsumeFromWhere
 from rocketmq_py.testing.eventually import eventually
 
 from .apache import apache_servers
-from .java_tools import java
+from .java_tools import JavaProgram, compile_sources, jars, java
 from .our_servers import our_servers
-from .programs import Program
 
 pytestmark = [pytest.mark.interop, pytest.mark.serial, pytest.mark.timeout(300)]
 
@@ -72,7 +71,7 @@ class OurMember:
         return None
 
 
-def calls_of(program: Program) -> list[Call]:
+def calls_of(program: JavaProgram) -> list[Call]:
     """Return what a Java member wrote down."""
     rows = [line.split(" ") for line in list(program.lines) if line.count(" ") == 3 and ":" in line]
     return [Call(int(row[0]), row[1], int(row[2]), int(row[3])) for row in rows if row[0].isdigit()]
@@ -100,13 +99,19 @@ def check(calls: list[Call]) -> None:
 
 async def test_java_members_consume_in_order_from_our_broker(tmp_path: Path) -> None:
     """A second Java member joins while messages flow: the locks at our broker keep it out until the first has let go."""
+    jars()
+    classes = compile_sources(tmp_path / "classes")
     async with our_servers(tmp_path) as servers, AdminClient(namesrv_addr=servers.namesrv) as admin:
         await admin.topics.create("InOrder", queues=4)
         arguments = (servers.namesrv, "InOrder", "JavaOrder")
-        async with java("ConsumeInOrder", *arguments, "one", str(MILLIS), home=tmp_path / "one") as one:
+        async with java(
+            "ConsumeInOrder", *arguments, "one", str(MILLIS), home=tmp_path / "one", classes=classes
+        ) as one:
             await send(servers.namesrv, "InOrder", range(STEPS // 2))
             await eventually(lambda: len(calls_of(one)) > 10, 60)
-            async with java("ConsumeInOrder", *arguments, "two", str(MILLIS), home=tmp_path / "two") as two:
+            async with java(
+                "ConsumeInOrder", *arguments, "two", str(MILLIS), home=tmp_path / "two", classes=classes
+            ) as two:
                 await send(servers.namesrv, "InOrder", range(STEPS // 2, STEPS))
                 await eventually(lambda: len({c.body for c in calls_of(one) + calls_of(two)}) == TOTAL, 90)
                 check(calls_of(one) + calls_of(two))
@@ -127,6 +132,8 @@ async def test_our_members_consume_in_order_from_an_apache_broker(tmp_path: Path
 
 async def test_a_java_member_and_one_of_ours_share_a_group_in_order(tmp_path: Path) -> None:
     """Both compute the same division, and hand queues over through the same locks."""
+    jars()
+    classes = compile_sources(tmp_path / "classes")
     async with our_servers(tmp_path) as servers, AdminClient(namesrv_addr=servers.namesrv) as admin:
         await admin.topics.create("InOrder", queues=4)
         ours = OurMember(servers.namesrv, "InOrder", "Mixed", "ours")
@@ -134,7 +141,7 @@ async def test_a_java_member_and_one_of_ours_share_a_group_in_order(tmp_path: Pa
             await send(servers.namesrv, "InOrder", range(STEPS // 2))
             await eventually(lambda: len(ours.calls) > 10, 60)
             arguments = (servers.namesrv, "InOrder", "Mixed", "theirs", str(MILLIS))
-            async with java("ConsumeInOrder", *arguments, home=tmp_path / "theirs") as theirs:
+            async with java("ConsumeInOrder", *arguments, home=tmp_path / "theirs", classes=classes) as theirs:
                 await eventually(lambda: "started" in theirs.lines, 60)
                 await eventually(lambda: len(ours.consumer.queues) < 5, 60)
                 await send(servers.namesrv, "InOrder", range(STEPS // 2, STEPS))

@@ -1,4 +1,7 @@
-// The Node client with the commands that all clients of these labs have; see other_clients.py.
+// A producer or a push consumer of the Node client.
+//
+//   node client.js produce NAMESRV GROUP TOPIC COUNT
+//   node client.js consume NAMESRV GROUP TOPIC        until its standard input ends; prints one line per message
 'use strict';
 
 const { Consumer, Producer, Message } = require('ali-ons');
@@ -9,69 +12,35 @@ const common = namesrv => ({
   nameSrv: namesrv, httpclient: {}, accessKeyId: 'key', accessKeySecret: 'secret', logger: quiet,
 });
 
-async function startedProducer(namesrv, group) {
+async function produce(namesrv, group, topic, count) {
   const producer = new Producer({ ...common(namesrv), producerGroup: group });
   await producer.ready();
-  return producer;
-}
-
-async function send(producer, topic, tags, keys, body, change = () => {}) {
-  const message = new Message(topic, tags, body);
-  message.keys = [ keys ];
-  change(message);
-  const result = await producer.send(message);
-  if (result.sendStatus !== 'SEND_OK') throw new Error(`the send of ${body} ended as ${result.sendStatus}`);
-}
-
-async function produce(namesrv, group, topic, count) {
-  const producer = await startedProducer(namesrv, group);
+  let sent = 0;
   for (let number = 0; number < Number(count); number++) {
-    await send(producer, topic, 'TagA', `key-${number}`, `body ${number}`);
+    const message = new Message(topic, number % 2 ? 'node' : 'other', `body ${number}`);
+    message.keys = [ `key-${number}` ];
+    const result = await producer.send(message);
+    if (result.sendStatus === 'SEND_OK') sent++;
   }
   await producer.close();
-  console.log(`sent ${count}`);
+  console.log(`sent ${sent}`);
 }
 
-async function mixture(namesrv, group, topic) {
-  const producer = await startedProducer(namesrv, group);
-  for (let n = 0; n < 10; n++) {
-    await send(producer, topic, n % 2 ? 'odd' : 'even', `k${n}`, `n${n}`, message => {
-      message.properties.n = String(n);
-    });
-  }
-  await send(producer, topic, 'big', 'big', 'abcdefgh'.repeat(2000));
-  for (let n = 0; n < 5; n++) {
-    await send(producer, topic, 'sharded', `s${n}`, 'same', message => { message.shardingKey = 'key'; });
-  }
-  await send(producer, topic, 'last', 'l', 'last');
-  await producer.close();
-  console.log('mixture sent');
-}
-
-async function read(namesrv, topic, ...readers) {
-  const consumers = [];
-  for (const reader of readers) {
-    const [ name, group, model, kind, ...rest ] = reader.split('|');
-    const expression = rest.join('|');
-    const consumer = new Consumer({
-      ...common(namesrv), consumerGroup: group, instanceName: name, isBroadcast: model === 'BROADCASTING',
-    });
-    consumer.subscribe(
-      topic, kind === 'TAG' ? expression : { expressionType: kind, subString: expression }, async message => {
-        console.log(`${name} ${message.queueId} ${message.queueOffset} ${message.body}`);
-      });
-    consumer.on('error', error => console.error(error));
-    await consumer.ready();
-    consumers.push(consumer);
-  }
+async function consume(namesrv, group, topic) {
+  const consumer = new Consumer({ ...common(namesrv), consumerGroup: group });
+  consumer.subscribe(topic, '*', async message => {
+    console.log(`${message.queueId} ${message.queueOffset} ${message.body}`);
+  });
+  consumer.on('error', error => console.error(error));
+  await consumer.ready();
   console.log('started');
   process.stdin.resume();
   await new Promise(resolve => process.stdin.once('end', resolve));
-  for (const consumer of consumers) await consumer.close();
+  await consumer.close();
 }
 
 const [ command, ...rest ] = process.argv.slice(2);
-({ produce, mixture, read })[command](...rest).then(() => process.exit(0), error => {
+({ produce, consume })[command](...rest).then(() => process.exit(0), error => {
   console.error(error);
   process.exit(1);
 });
