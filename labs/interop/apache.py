@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rocketmq_py.client.admin.client import AdminClient
 from rocketmq_py.testing.eventually import eventually
 
 from .java_tools import BROKER_FLAGS, JavaProgram, free_port, java, mqadmin
@@ -54,7 +56,16 @@ async def apache_servers(folder: Path, **settings: object) -> AsyncIterator[Apac
     ):
         for program in (first, second):
             await eventually(lambda program=program: "boot success" in program.output, seconds=BOOT_SECONDS)
+        await _registered(namesrv)
         yield ApacheServers(namesrv, broker, second)
+
+
+async def _registered(namesrv: str) -> None:
+    """Wait until the name server knows the broker: "boot success" is said a moment before."""
+    async with AdminClient(namesrv_addr=namesrv) as admin, asyncio.timeout(BOOT_SECONDS):
+        while not (await admin.cluster.cluster_info()).cluster_addr_table:  # noqa: ASYNC110
+            # Nobody tells a client of a registration; it has to ask.
+            await asyncio.sleep(0.1)
 
 
 async def create_topic(servers: ApacheServers, folder: Path, topic: str, queues: int) -> None:
