@@ -1,7 +1,8 @@
-"""What all labs share: the claims that marks may name."""
+"""What all labs share: the claims that marks may name, and how they run."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             unknown = set(mark.args) - CLAIMS
             if unknown or not mark.args:
                 raise pytest.UsageError(f"{item.nodeid}: unknown claim {sorted(unknown)} in its mark")
+
+
+def pytest_configure() -> None:
+    """Let SIGINT interrupt, here and in what the labs start: a shell that runs them in the background ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
