@@ -44,8 +44,9 @@ async def apache_servers(folder: Path, **settings: object) -> AsyncIterator[Apac
         mappedFileSizeCommitLog=16 << 20,
         mappedFileSizeConsumeQueue=600_000,
         enablePropertyFilter="true",
-        # A JVM that has just started is slow; the default of 200 ms would refuse sends.
-        waitTimeMillsInSendQueue=5_000,
+        # A JVM that has just started is slow; the defaults of 200 ms and 1 s would refuse sends.
+        waitTimeMillsInSendQueue=10_000,
+        osPageCacheBusyTimeOutMills=10_000,
         **settings,
     )
     async with (
