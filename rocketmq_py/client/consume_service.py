@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from rocketmq_py.client.consumer_config import PushConsumerConfig
 from rocketmq_py.client.failure_policy import FailurePolicy
-from rocketmq_py.client.listener_calls import ListenerCalls, is_being_cancelled, restore_topic
+from rocketmq_py.client.listener_calls import ListenerCalls, restore_topic
 from rocketmq_py.client.process_queue import NOTHING, ProcessQueue
 from rocketmq_py.client.rebalance import QueueClaim
 from rocketmq_py.common import properties as names
@@ -213,35 +213,13 @@ class ConcurrentConsumeService:
             restore_topic(message, self._group)
             message.properties[names.CONSUME_START_TIME] = now
         self._call_hooks("before", job.messages, context)
-        status = await self.call(job.messages, context)
+        status = await self._calls.outcome(
+            *(job.queue, job.messages, context), ConsumeStatus.CONSUME_SUCCESS, ConsumeStatus.RECONSUME_LATER
+        )
         self._call_hooks("after", job.messages, context, status)
         # Not committed if the queue was lost meanwhile: its new owner consumes these messages again.
         if not job.process_queue.is_dropped:
             await self._finish(job, context, status)
-
-    async def call(self, messages: Sequence[MessageExt], context: ConsumeContext) -> ConsumeStatus:
-        """Call the listener; an exception is logged and means RECONSUME_LATER, as does a result of another type."""
-        try:
-            result = await self._calls.call(messages, context)
-        except asyncio.CancelledError:
-            if is_being_cancelled():
-                raise
-            # Something that the listener waited for was cancelled; nobody meant this worker.
-            logger.exception("the listener failed with %d messages of %s", len(messages), context.queue)
-            return ConsumeStatus.RECONSUME_LATER
-        except Exception:
-            # Broad on purpose: the application may raise anything.
-            logger.exception("the listener failed with %d messages of %s", len(messages), context.queue)
-            return ConsumeStatus.RECONSUME_LATER
-        if result is None or isinstance(result, ConsumeStatus):
-            return result or ConsumeStatus.CONSUME_SUCCESS
-        logger.error(
-            "the listener returned %r with %d messages of %s, which come again; return None or a ConsumeStatus",
-            result,
-            len(messages),
-            context.queue,
-        )
-        return ConsumeStatus.RECONSUME_LATER
 
     async def consume_directly(self, message: MessageExt) -> str:
         """See `ConsumeService.consume_directly`."""

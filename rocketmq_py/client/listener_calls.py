@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from enum import Enum
+from typing import Any, TypeVar
 
 from rocketmq_py.common import properties as names
 from rocketmq_py.common.environment import Environment, run_in_thread
-from rocketmq_py.common.message import MessageExt
+from rocketmq_py.common.message import MessageExt, MessageQueue
 from rocketmq_py.common.topic import retry_topic
+
+logger = logging.getLogger(__name__)
+
+#: What a kind of listener returns.
+Status = TypeVar("Status", bound=Enum)
 
 
 class ListenerCalls:
@@ -58,6 +65,39 @@ class ListenerCalls:
             result = await self._environment.run_blocking(self._in_thread, *arguments)
         return await result if inspect.isawaitable(result) else result
 
+    async def outcome(
+        self, queue: MessageQueue, messages: Sequence[MessageExt], context: Any, done: Status, again: Status
+    ) -> Status:
+        """Call the listener, and say what becomes of the messages: what it returned, or `done` if that is None.
+
+        An exception, and a result of another type than `done`, are logged and mean `again`.
+
+        Raises:
+            asyncio.CancelledError: the calling task itself is being cancelled.
+        """
+        try:
+            result = await self.call(messages, context)
+        except asyncio.CancelledError:
+            if _is_being_cancelled():
+                raise
+            # Something that the listener waited for was cancelled; nobody meant this task.
+            logger.exception("the listener failed with %d messages of %s", len(messages), queue)
+            return again
+        except Exception:
+            # Broad on purpose: the application may raise anything.
+            logger.exception("the listener failed with %d messages of %s", len(messages), queue)
+            return again
+        if result is None:
+            return done
+        if isinstance(result, type(done)):
+            return result
+        # Such as the status of the other kind of listener: its RECONSUME_LATER must not pass for a success.
+        logger.error(
+            "the listener returned %r with %d messages of %s, which come again; return None or a %s",
+            *(result, len(messages), queue, type(done).__name__),
+        )
+        return again
+
     def _in_thread(self, *arguments: Any) -> Any:
         try:
             return self._listener(*arguments)
@@ -66,7 +106,7 @@ class ListenerCalls:
             raise RuntimeError("the listener called sys.exit(), which ends no program from a thread") from error
 
 
-def is_being_cancelled() -> bool:
+def _is_being_cancelled() -> bool:
     """Whether a `CancelledError` that was just caught means the running task, and not something it waited for."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

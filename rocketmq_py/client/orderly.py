@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rocketmq_py.client.listener_calls import ListenerCalls, is_being_cancelled, restore_topic
+from rocketmq_py.client.listener_calls import ListenerCalls, restore_topic
 from rocketmq_py.client.process_queue import NOTHING, ProcessQueue
 from rocketmq_py.client.queue_locks import RENEW_SECONDS, QueueLocks
 from rocketmq_py.client.rebalance import QueueClaim
@@ -251,7 +251,11 @@ class OrderlyConsumeService:
         context = ConsumeOrderlyContext(line.queue)
         for message in messages:
             restore_topic(message, self._group)
-        status = await self._call(line, messages, context)
+        status = await self._calls.outcome(
+            *(line.queue, messages, context),
+            ConsumeOrderlyStatus.SUCCESS,
+            ConsumeOrderlyStatus.SUSPEND_CURRENT_QUEUE_A_MOMENT,
+        )
         # Not committed if the queue was lost meanwhile: its new owner consumes these messages again.
         if line.window.is_dropped:
             return 0.0
@@ -265,27 +269,6 @@ class OrderlyConsumeService:
         if context.auto_commit or status is ConsumeOrderlyStatus.COMMIT:
             self._commit(line)
         return 0.0
-
-    async def _call(
-        self, line: _Line, messages: Sequence[MessageExt], context: ConsumeOrderlyContext
-    ) -> ConsumeOrderlyStatus:
-        try:
-            result = await self._calls.call(messages, context)
-        except asyncio.CancelledError:
-            if is_being_cancelled():
-                raise
-            # Something that the listener waited for was cancelled; nobody meant this task.
-            logger.exception("the listener failed with %d messages of %s", len(messages), line.queue)
-            return ConsumeOrderlyStatus.SUSPEND_CURRENT_QUEUE_A_MOMENT
-        except Exception:
-            # Broad on purpose: the application may raise anything.
-            logger.exception("the listener failed with %d messages of %s", len(messages), line.queue)
-            return ConsumeOrderlyStatus.SUSPEND_CURRENT_QUEUE_A_MOMENT
-        if result is None or isinstance(result, ConsumeOrderlyStatus):
-            return result or ConsumeOrderlyStatus.SUCCESS
-        # Such as a ConsumeStatus: its RECONSUME_LATER must not pass for a success.
-        logger.error("the listener returned %r for %s; return None or a ConsumeOrderlyStatus", result, line.queue)
-        return ConsumeOrderlyStatus.SUSPEND_CURRENT_QUEUE_A_MOMENT
 
     def _commit(self, line: _Line) -> None:
         done = line.window.until(line.taken)
