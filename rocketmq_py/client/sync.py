@@ -10,9 +10,10 @@ Any number of threads may use one client. The work is done by the asynchronous c
 from __future__ import annotations
 
 import concurrent.futures
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rocketmq_py.client import lite_pull_subscriber
 from rocketmq_py.client import producer as asynchronous
@@ -27,7 +28,31 @@ from rocketmq_py.common.message import Message, MessageExt, MessageQueue
 from rocketmq_py.remoting.bodies.subscription import TAG
 
 
-class Producer:
+class _Blocking(ABC):
+    """What the clients share: a `with` statement starts them, and stops them however it ends."""
+
+    @abstractmethod
+    def start(self) -> None: ...
+
+    @abstractmethod
+    def stop(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            # `__exit__` is not called after that.
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class Producer(_Blocking):
     """Sends messages and waits for the answers; see `client/producer.py` for what each call promises.
 
     Args:
@@ -52,20 +77,6 @@ class Producer:
     def stop(self) -> None:
         """Wait for sends that are under way, and close. A second call does nothing."""
         self._thread.finish(self._producer.stop)
-
-    def __enter__(self) -> Producer:
-        try:
-            self.start()
-        except BaseException:
-            # `__exit__` is not called after that.
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def send(self, message: Message, *, queue: MessageQueue | None = None, timeout: float | None = None) -> SendResult:
         """Send a message and wait until the broker has stored it."""
@@ -102,7 +113,7 @@ class Producer:
         return self._thread.run(self._producer.publish_queues(topic))
 
 
-class PushConsumer:
+class PushConsumer(_Blocking):
     """Hands messages to a listener, in threads; see `client/push_consumer.py`.
 
         def handle(messages, context):
@@ -144,22 +155,8 @@ class PushConsumer:
         """Finish what the listener is doing, store the offsets, leave the group. A second call does nothing."""
         self._thread.finish(self._consumer.stop)
 
-    def __enter__(self) -> PushConsumer:
-        try:
-            self.start()
-        except BaseException:
-            # `__exit__` is not called after that.
-            self.stop()
-            raise
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
-
-
-class LitePullConsumer:
+class LitePullConsumer(_Blocking):
     """Shares the queues of its group, and hands messages out when asked; see `client/lite_pull_subscriber.py`.
 
         consumer = LitePullConsumer("Audit", namesrv_addr="127.0.0.1:9876")
@@ -189,20 +186,6 @@ class LitePullConsumer:
     def stop(self) -> None:
         """Commit what was handed out if `auto_commit` is on, and leave the group. A second call does nothing."""
         self._thread.finish(self._consumer.stop)
-
-    def __enter__(self) -> LitePullConsumer:
-        try:
-            self.start()
-        except BaseException:
-            # `__exit__` is not called after that.
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def poll(self, timeout: float | None = None) -> list[MessageExt]:
         """Return messages of one queue in their order; an empty list when `timeout` seconds are over."""
