@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from labs.cli.processes import Server, rmq, rmq_json, run
+from rocketmq_py.broker.config import BrokerConfig
+from rocketmq_py.cli.broker import warn_about_addresses
+from rocketmq_py.cli.standalone import local_address
 from rocketmq_py.cli.tour import CHAPTERS
+from rocketmq_py.common.environment import system_environment
+from rocketmq_py.namesrv.config import NamesrvConfig
+from rocketmq_py.namesrv.server import Namesrv
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(180)]
 
@@ -99,22 +105,37 @@ def test_a_broker_that_announces_another_address_is_named_by_it(tmp_path: Path) 
         server.stop()
 
 
-def test_opening_a_broker_to_other_machines_is_warned_about(tmp_path: Path) -> None:
-    """`bindAddress` opens broker and name server; without `brokerIP1` clients elsewhere would be sent to themselves."""
-    server = Server(
-        *("standalone", "--store", str(tmp_path / "store"), "--namesrv-port", "0", "--port", "0"),
-        *("--set", "bindAddress=0.0.0.0"),
-        log=tmp_path / "log.txt",
-    )
-    try:
-        found = re.search(r"name server (127\.0\.0\.1:\d+), ", server.ready)
-        assert found is not None, server.ready
-        assert "T" in rmq("topic", "create", "T", "-n", found[1])
-    finally:
-        server.stop()
-    log = (tmp_path / "log.txt").read_text()
-    assert "no access control" in log
-    assert "set brokerIP1" in log
+def test_opening_a_broker_to_other_machines_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody may get in by accident, and without `brokerIP1` clients elsewhere would be sent to themselves."""
+    warn_about_addresses(BrokerConfig())
+    assert not caplog.messages
+    warn_about_addresses(BrokerConfig(bind_address="0.0.0.0", broker_ip1="192.0.2.7"))
+    (warning,) = caplog.messages
+    assert "no access control" in warning
+    caplog.clear()
+    warn_about_addresses(BrokerConfig(bind_address="0.0.0.0", broker_ip1="127.0.0.1"))
+    assert "set brokerIP1" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize(
+    "words", [("broker", "start", "--set", "listenPort=0"), ("standalone", "--namesrv-port", "0", "--port", "0")]
+)
+def test_an_address_of_another_machine_is_refused(words: tuple[str, ...], tmp_path: Path) -> None:
+    """192.0.2.7 is set aside for examples and belongs to no machine; the warnings come before the port is opened."""
+    result = run(*words, "--set", f"storePathRootDir={tmp_path}", "--set", "bindAddress=192.0.2.7")
+    assert result.returncode == 1
+    assert "no access control" in result.stderr
+    assert "cannot listen on 192.0.2.7" in result.stderr
+    assert "an address of this machine" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("bind_address", "reached_at"),
+    [("0.0.0.0", "127.0.0.1:9876"), ("127.0.0.1", "127.0.0.1:9876"), ("192.0.2.7", "192.0.2.7:9876")],
+)
+def test_a_broker_beside_an_open_name_server_reaches_it_on_this_machine(bind_address: str, reached_at: str) -> None:
+    namesrv = Namesrv(NamesrvConfig(bind_address=bind_address), system_environment())
+    assert local_address(namesrv) == reached_at
 
 
 def test_a_name_server_without_brokers_is_explained(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import logging
 import ssl
 from collections import Counter
@@ -89,7 +90,11 @@ class RemotingServer:
             )
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise
+                raise OSError(
+                    error.errno,
+                    f"cannot listen on {join_address(self.host, self.port)}: {os.strerror(error.errno or 0)}. "
+                    "bindAddress has to be an address of this machine, such as 127.0.0.1",
+                ) from None
             raise PortInUseError(
                 f"the port {self.port} on {self.host} is in use. "
                 "Start with another listenPort, or stop the process that has it"
