@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import logging
+import os
 import ssl
 from collections import Counter
 from collections.abc import Callable
