@@ -89,9 +89,9 @@ async def test_only_files_whose_every_record_has_expired_are_deleted(tmp_path: P
         index = lab.kernel.get(IndexService)
         index.build()
         first = index.files[0].end_physical_offset
-        assert index.delete_expired(first) == 0
+        assert await index.delete_expired(first) == 0
         assert len(await query(lab, "TopicTest", "k")) == 12
-        assert index.delete_expired(first + 1) == 1
+        assert await index.delete_expired(first + 1) == 1
         assert await query(lab, "TopicTest", "k") == [f"m{number}" for number in range(5, 12)]
 
 

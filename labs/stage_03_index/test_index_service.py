@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from labs.stage_02_consume_queue.store_lab import START_MS, StoreLab, draft, snapshot, store_lab
+from rocketmq_py.common.environment import system_environment
 from rocketmq_py.common.host import encode_host
 from rocketmq_py.common.message_id import create_offset_id, parse_offset_id
 from rocketmq_py.common.properties import encode_properties
@@ -166,13 +169,50 @@ async def test_files_that_know_too_much_or_nothing_any_more_are_deleted(tmp_path
         index = lab.kernel.get(IndexService)
         index.build()
         assert len(index.files) == 3
-        assert index.delete_expired(places[5]) == 1
+        assert await index.delete_expired(places[5]) == 1
         assert await query(lab, "k0") == []
         assert await query(lab, "k7") == ["m7"]
-        assert index.delete_expired(1 << 40) == 1
+        assert await index.delete_expired(1 << 40) == 1
         assert len(index.files) == 1
         index.truncate(places[11])
         assert index.files == []
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_file_is_not_deleted_under_a_search_that_reads_it(tmp_path: Path, is_cancelled: bool) -> None:
+    """The thread of a search reads mapped files; retention waits for it, also if nobody else does any more."""
+    go_on = asyncio.Event()
+
+    def kept() -> list[str]:
+        return [path.name for path in (tmp_path / "index").iterdir()]
+
+    async def run_slowly(function, *arguments):
+        if function.__name__ == "_search":
+            await go_on.wait()
+        return function(*arguments)
+
+    async with index_lab(
+        tmp_path, environment=replace(system_environment(), run_blocking=run_slowly), max_index_num=6
+    ) as lab:
+        places = [await put(lab, f"m{number}", f"k{number}") for number in range(12)]
+        index = lab.kernel.get(IndexService)
+        searching = asyncio.create_task(index.query_offset("TopicTest", "k0", 32, 0, 1 << 60))
+        await asyncio.sleep(0)
+        expired = Path(index.files[0].path)
+        deleting = asyncio.create_task(index.delete_expired(places[5]))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert expired.name not in index.names()
+        assert expired.name in kept()
+        if is_cancelled:
+            searching.cancel()
+            await asyncio.wait([searching])
+            assert not deleting.done()
+        go_on.set()
+        if not is_cancelled:
+            assert (await searching).offsets == [places[0]]
+        assert await deleting == 1
+        assert expired.name not in kept()
 
 
 async def test_a_file_of_another_size_is_not_an_index_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

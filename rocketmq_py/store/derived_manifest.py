@@ -74,8 +74,8 @@ class DerivedIndex(Protocol):
         """Drop the files that know records at or behind an offset; what they held is dispatched again. Blocks."""
         ...
 
-    def delete_expired(self, min_offset: int) -> int:
-        """Delete the files whose records all lie before an offset, but never the newest; return how many. Blocks."""
+    async def delete_expired(self, min_offset: int) -> int:
+        """Delete the files whose records all lie before an offset, but never the newest; return how many."""
         ...
 
 

@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Coroutine
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from rocketmq_py.common import sys_flag as flags
 from rocketmq_py.common.environment import Environment
@@ -27,6 +27,8 @@ from rocketmq_py.store.index_vector import MIN_KEYS, Vectors, load_vectors
 from rocketmq_py.store.query_message import QueryOffsetResult
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 #: Records that wait before they are added at once.
 BATCH_RECORDS: Final = 256
@@ -83,7 +85,7 @@ class IndexService:
         self._waiting = _Waiting()
         self._timer: asyncio.TimerHandle | None = None
         self._is_damaged = False
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
         self.vectors: Vectors | None = None
         self._asked_for_vectors = False
 
@@ -147,16 +149,22 @@ class IndexService:
         while self._files:
             self._files.pop().destroy()
 
-    def delete_expired(self, min_offset: int) -> int:
-        """Delete the files whose records all lie before `min_offset` of the log; return how many. Blocks.
+    async def delete_expired(self, min_offset: int) -> int:
+        """Delete the files whose records all lie before `min_offset` of the log; return how many.
 
         The newest file stays, since it is still written to.
+
+        Raises:
+            OSError: the file system refused; the next start finds the files that were left, and they go then.
         """
-        count = 0
+        expired: list[IndexFile] = []
         while len(self._files) > 1 and self._files[0].end_physical_offset < min_offset:
-            self._files.pop(0).destroy()
-            count += 1
-        return count
+            expired.append(self._files.pop(0))
+        if expired:
+            await self._background_done()
+            for file in expired:
+                await self._environment.run_blocking(file.destroy)
+        return len(expired)
 
     def _next_file(self) -> IndexFile:
         name = self._name_now()
@@ -185,10 +193,15 @@ class IndexService:
 
         self._run_in_background(flush())
 
-    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run_in_background(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
+
+    async def _background_done(self) -> None:
+        """Wait until no thread uses the files that were there when this was called."""
+        await asyncio.gather(*self._background, return_exceptions=True)
 
     # --- dispatch ----------------------------------------------------------------------------------------------------
 
@@ -304,14 +317,10 @@ class IndexService:
         if not self._files:
             return QueryOffsetResult()
         newest = self._files[-1]
-        offsets = await self._environment.run_blocking(
-            self._search,
-            list(self._files),
-            self._hasher.hash(topic.encode(), key.encode()),
-            max_num,
-            begin,
-            end,
-        )
+        key_hash = self._hasher.hash(topic.encode(), key.encode())
+        search = self._environment.run_blocking(self._search, list(self._files), key_hash, max_num, begin, end)
+        # Shielded: the thread of a search that nobody waits for any more still reads the files.
+        offsets = await asyncio.shield(self._run_in_background(search))
         return QueryOffsetResult(offsets, newest.end_timestamp, newest.end_physical_offset)
 
     @staticmethod
@@ -327,7 +336,7 @@ class IndexService:
     async def close(self) -> None:
         """Add what waits, force the files to disk and close them."""
         self.build()
-        await asyncio.gather(*self._background)
+        await self._background_done()
         files, self._files = self._files, []
         for file in files:
             try:

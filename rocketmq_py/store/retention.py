@@ -189,7 +189,7 @@ class CleanCommitLogService:
             await run_blocking(self._checks.delete_before, new_min)
             await store.queues.delete_before(needed)
             if (index := index_of(store)) is not None:
-                index.delete_expired(new_min)
+                await index.delete_expired(new_min)
 
     async def _destroy(self, removed: list[MappedFile]) -> None:
         while removed:
