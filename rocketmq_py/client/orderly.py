@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds before a queue whose lock is not held is looked at again.
-LOCK_RETRY_SECONDS: Final = 3.0
+#: Seconds before a queue whose lock is not held, or whose consumption failed, is looked at again.
+RETRY_SECONDS: Final = 3.0
 #: Seconds that giving a queue up waits for the listener; after that the rebalance tries again.
 LEAVE_SECONDS: Final = 1.0
 #: Bounds of the rest after a failure, milliseconds.
@@ -227,21 +227,24 @@ class OrderlyConsumeService:
                 messages = line.window.after(line.taken, self._config.consume_message_batch_max_size)
                 if not messages:
                     return
-                if self._is_locking and not self.locks.is_held(line.queue) and not await self.locks.lock(line.queue):
-                    await _rest(line, LOCK_RETRY_SECONDS)
-                    continue
-                async with self._slots:
-                    if not self._may_go_on(line):
-                        return
-                    pause = await self._consume(line, messages)
+                try:
+                    pause = await self._go_on_with(line, messages)
+                except Exception:
+                    # Broad on purpose: a full window gets no more messages, so nothing else would take the line up again.
+                    logger.exception("consuming %s in order failed and is tried again", line.queue)
+                    pause = RETRY_SECONDS
                 if pause:
                     await _rest(line, pause)
-        except Exception:
-            # Broad on purpose: the line is taken up again when the next messages come.
-            logger.exception("consuming %s in order failed", line.queue)
         finally:
             # No await since the window was found empty: messages that come later find no task and start one.
             line.task = None
+
+    async def _go_on_with(self, line: _Line, messages: list[MessageExt]) -> float:
+        """Consume messages if the queue is this member's, and return how many seconds the queue has to rest."""
+        if self._is_locking and not self.locks.is_held(line.queue) and not await self.locks.lock(line.queue):
+            return RETRY_SECONDS
+        async with self._slots:
+            return await self._consume(line, messages) if self._may_go_on(line) else 0.0
 
     def _may_go_on(self, line: _Line) -> bool:
         return not (line.window.is_dropped or line.leaving.is_set() or self._is_stopping)
