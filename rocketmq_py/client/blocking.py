@@ -34,11 +34,6 @@ class LoopThread:
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._is_closed
-
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Begin to run a coroutine, and return a future for its result.
 

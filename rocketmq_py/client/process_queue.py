@@ -25,13 +25,11 @@ class ProcessQueue:
 
     Attributes:
         is_dropped: the queue belongs to this consumer no longer; what is still running must not commit.
-        last_pull: when it was last pulled, seconds of the loop's clock.
         size: bytes of the cached bodies.
     """
 
     def __init__(self) -> None:
         self.is_dropped = False
-        self.last_pull = 0.0
         self.size = 0
         # In the order of offsets, so that the first key is the smallest.
         self._messages: dict[int, MessageExt] = {}

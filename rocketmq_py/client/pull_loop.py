@@ -115,7 +115,6 @@ class PullLoop:
     async def run(self, queue: MessageQueue, process_queue: ProcessQueue, offset: int) -> None:
         """Pull from `offset` on until the queue is dropped or the task is cancelled."""
         while not process_queue.is_dropped:
-            process_queue.last_pull = asyncio.get_running_loop().time()
             subscription = self._consumer.subscription_of(queue.topic)
             if self._consumer.is_paused or subscription is None:
                 await asyncio.sleep(PAUSED_SECONDS)

@@ -25,7 +25,7 @@ from typing import Any
 
 from rocketmq_py.common.errors import ConfigError, InvalidInputError
 from rocketmq_py.common.file_system import FileSystem
-from rocketmq_py.common.java import parse_i32, parse_i64
+from rocketmq_py.common.java import parse_i64
 
 logger = logging.getLogger(__name__)
 
@@ -199,11 +199,3 @@ def _text(value: Any) -> str:
 def _keys_of_rocketmq() -> frozenset[str]:
     text = importlib.resources.files("rocketmq_py.common").joinpath("rocketmq_keys.json").read_text("utf-8")
     return frozenset(name for names in json.loads(text).values() for name in names)
-
-
-def check_port(name: str, text: str) -> int:
-    """Parse a port from the command line or the environment, 0 (any free one) to 65535."""
-    port = parse_i32(text, name)
-    if not 0 <= port <= 65_535:
-        raise InvalidInputError(f"{name} is {port}; a port is a number from 0 to 65535")
-    return port

@@ -19,11 +19,6 @@ def to_i32(value: int) -> int:
     return ((value + 0x80000000) & 0xFFFFFFFF) - 0x80000000
 
 
-def to_i64(value: int) -> int:
-    """Keep the low 64 bits of `value`, read as a signed number."""
-    return ((value + (1 << 63)) & 0xFFFFFFFFFFFFFFFF) - (1 << 63)
-
-
 def string_hash(text: str) -> int:
     """Return Java's `String.hashCode()`: 31 * h + c over UTF-16 code units, as a signed 32-bit number.
 

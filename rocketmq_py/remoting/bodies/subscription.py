@@ -43,15 +43,6 @@ class SubscriptionData(msgspec.Struct, rename="camel", kw_only=True):
         """Whether every message of the topic is wanted."""
         return self.sub_string == SUB_ALL
 
-    def same_selection(self, other: SubscriptionData) -> bool:
-        """Tell whether both choose the same messages; the versions may differ."""
-        return (
-            self.topic == other.topic
-            and self.sub_string == other.sub_string
-            and is_tag_type(self.expression_type) == is_tag_type(other.expression_type)
-            and sorted(self.tags_set) == sorted(other.tags_set)
-        )
-
 
 def is_tag_type(expression_type: str | None) -> bool:
     """Tell whether the type means a tag expression: None, an empty text or `TAG`, in this very spelling."""
