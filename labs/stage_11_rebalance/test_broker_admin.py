@@ -304,3 +304,16 @@ async def test_a_group_can_be_forbidden_to_read_one_topic(tmp_path: Path, enviro
         assert member.bodies == []
         await tool.json(RequestCode.UPDATE_AND_GET_GROUP_FORBIDDEN, group=GROUP, topic=TOPIC, readable="true")
         await eventually(lambda: member.bodies == ["0"])
+
+
+@pytest.mark.virtual_time
+async def test_a_group_is_told_which_units_of_a_queue_it_wants(tmp_path: Path, environment: Environment) -> None:
+    async with group_lab(tmp_path, environment, queues=1) as lab, Tool(lab) as tool:
+        await lab.join("c0", "blue")
+        await lab.settled()
+        await lab.send("a", tags="red")
+        await lab.send("b", tags="blue")
+        wanted = {"topic": TOPIC, "queueId": 0, "index": 0, "count": 10, "consumerGroup": GROUP}
+        body = await tool.json(RequestCode.QUERY_CONSUME_QUEUE, **wanted)
+    assert body["subscriptionData"]["subString"] == "blue"
+    assert [unit["eval"] for unit in body["queueData"]] == [False, True]

@@ -36,7 +36,7 @@ def install(kernel: Kernel) -> None:
     HotPull(checks, service).register(processors)
     ConsumerOffsetProcessor(offsets, topics, subscriptions, store).register(processors)
     QueueOffsetProcessor(store).register(processors)
-    QueryConsumeQueueProcessor(store, subscriptions).register(processors)
+    QueryConsumeQueueProcessor(store, subscriptions, kernel.environment).register(processors)
     QueryMessageProcessor(store, kernel.store_config.default_query_max_num).register(processors)
 
 

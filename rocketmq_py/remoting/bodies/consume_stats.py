@@ -4,7 +4,7 @@ Maps whose keys are message queues have no standard JSON form; they are written 
 
 Source: `ConsumeStats`, `OffsetWrapper`, `ConsumeStatsList`, `ResetOffsetBody`, `ResetOffsetBodyForC`,
 `GetConsumerStatusBody`, `QueryConsumeTimeSpanBody`, `QueryCorrectionOffsetBody`, `QuerySubscriptionResponseBody`,
-`QueryConsumeQueueResponseBody`, RocketMQ 5.3.
+RocketMQ 5.3.
 """
 
 from __future__ import annotations
@@ -178,25 +178,3 @@ class QuerySubscriptionResponseBody(msgspec.Struct, rename="camel", kw_only=True
     group: str
     topic: str | None = None
     subscription_data: SubscriptionData | msgspec.UnsetType = msgspec.UNSET
-
-
-class ConsumeQueueData(msgspec.Struct, rename="camel", kw_only=True):
-    """One raw entry of a queue; `eval` tells whether the group's filter wants the message."""
-
-    physic_offset: int
-    physic_size: int
-    tags_code: int
-    extend_data_json: str | None = None
-    bit_map: str | None = None
-    eval: bool = True
-    msg: str | None = None
-
-
-class QueryConsumeQueueResponseBody(msgspec.Struct, rename="camel", kw_only=True):
-    """Answer of QUERY_CONSUME_QUEUE."""
-
-    subscription_data: SubscriptionData | msgspec.UnsetType = msgspec.UNSET
-    filter_data: str | None = None
-    queue_data: list[ConsumeQueueData] = []
-    max_queue_index: int = 0
-    min_queue_index: int = 0

@@ -158,13 +158,3 @@ class CloneGroupOffsetRequestHeader(_Header, kw_only=True):
     dest_group: str
     topic: str | None = None
     offline: bool = False
-
-
-class QueryConsumeQueueRequestHeader(_Header, kw_only=True):
-    """Read raw entries of a queue."""
-
-    topic: str = ""
-    queue_id: I32 = 0
-    index: I64 = 0
-    count: I32 = 0
-    consumer_group: str | None = None

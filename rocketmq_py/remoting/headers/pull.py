@@ -1,7 +1,7 @@
-"""Headers of pulling (11, 361) and of reading single messages (12, 33).
+"""Headers of pulling (11, 361), of reading single messages (12, 33) and of looking at a queue's units (321).
 
 Source: `PullMessageRequestHeader`, `PullMessageResponseHeader`, `QueryMessageRequestHeader`,
-`QueryMessageResponseHeader`, `ViewMessageRequestHeader`, RocketMQ 5.3.
+`QueryMessageResponseHeader`, `ViewMessageRequestHeader`, `QueryConsumeQueueRequestHeader`, RocketMQ 5.3.
 """
 
 from __future__ import annotations
@@ -120,3 +120,20 @@ class ViewMessageRequestHeader(msgspec.Struct, rename="camel", kw_only=True):
 
     offset: I64
     topic: str | None = None
+
+
+class QueryConsumeQueueRequestHeader(msgspec.Struct, rename="camel", kw_only=True):
+    """Show the units of a queue.
+
+    Attributes:
+        topic, queue_id: the queue.
+        index: offset of the first unit.
+        count: how many.
+        consumer_group: show what this group's filter says of each unit.
+    """
+
+    topic: str
+    queue_id: I32
+    index: I64
+    count: I32
+    consumer_group: str | None = None
