@@ -105,6 +105,9 @@ async def test_messages_are_found_by_key_and_id_and_progress_is_shown(tmp_path):
             rf"^OffsetID: +{offset_id}",
             r"^Keys: +\[?key-7",
         )
+        units = ("queryCq", *ns, "-t", "LabTopic", "-q", "0", "-i", "0", "-c", "3")
+        check(await mqadmin(tmp_path, *units), r"max: 5, min: 0", r"idx: 0\n", r"physicOffset=\d+, physicSize=\d+")
+        check(await mqadmin(tmp_path, *units, "-g", "Nobody"), "Nobody is not online!")
 
 
 async def test_the_progress_of_a_consumer_group_is_shown(tmp_path):

@@ -28,6 +28,9 @@ STAGES: Final = (
     "filter",
     "rebalance",
     "order",
+    "delay",
+    "retry",
+    "transaction",
 )
 
 
