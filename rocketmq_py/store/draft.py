@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rocketmq_py.common.properties import decode_properties
+from rocketmq_py.common.record import Record
+
 
 @dataclass(slots=True)
 class Draft:
@@ -47,3 +50,24 @@ class Draft:
     tags_code: int = 0
     wait: bool = True
     units: int = 1
+
+    @classmethod
+    def again(cls, record: Record) -> Draft:
+        """Return a draft that would store the message of a record once more, in the queue where it lies.
+
+        What delivers, retries or commits a message changes topic, queue and properties of such a draft. The tags code is
+        left at 0: whose unit carries it depends on where the draft goes.
+        """
+        return cls(
+            topic=str(record.topic, "utf-8", "replace"),
+            queue_id=record.queue_id,
+            body=record.body,
+            properties=decode_properties(record.properties),
+            stored_properties=bytes(record.properties),
+            flag=record.flag,
+            sys_flag=record.sys_flag,
+            born_timestamp=record.born_timestamp,
+            born_host=record.born_host,
+            reconsume_times=record.reconsume_times,
+            prepared_transaction_offset=record.prepared_transaction_offset,
+        )
