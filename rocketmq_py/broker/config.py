@@ -63,6 +63,8 @@ class BrokerConfig:
     reject_transaction_message: bool = False
     broker_fast_failure_enable: bool = True
     wait_time_mills_in_send_queue: int = 200
+    #: Also keep a reply that was passed on to its client, in the topic of replies.
+    store_reply_message_enable: bool = True
 
     # --- pulling and consumers -------------------------------------------------------------------------------------
     long_polling_enable: bool = True

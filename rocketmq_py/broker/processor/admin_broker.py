@@ -27,6 +27,7 @@ MUTABLE_KEYS = frozenset(
         "clearRetryTopicWhenDeleteTopic",
         "traceOn",
         "rejectTransactionMessage",
+        "storeReplyMessageEnable",
         "startAcceptSendRequestTimeStamp",
         "brokerFastFailureEnable",
         "waitTimeMillsInSendQueue",
