@@ -55,6 +55,11 @@ async def test_every_program_runs(tmp_path: Path, environment: Environment, caps
         await asyncio.get_running_loop().run_in_executor(None, load("ordinary_code").main, address)
         assert "coffees" in (ordinary := capsys.readouterr().out) or "te" in ordinary
 
+        await asyncio.wait_for(load("ask").main(address), 20)
+        asked = capsys.readouterr().out
+        assert "a coffee is 2.40" in asked
+        assert "no reply within 0.5 s" in asked
+
         await load("administer").main(address)
         assert "b'two coffees'" in capsys.readouterr().out
 
