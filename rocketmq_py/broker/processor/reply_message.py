@@ -103,9 +103,8 @@ class ReplyMessageProcessor:
         return self._with_region(response)
 
     def _draft(self, request: Request, header: SendMessageRequestHeader, target: Target) -> Draft | Refusal:
+        # An empty body is an answer, too: the Go client v2.1.2 sends its replies so.
         body = bytes(request.command.body)
-        if not body:
-            return Refusal(ResponseCode.SYSTEM_ERROR, "the reply has no body")
         if header.batch:
             return Refusal(ResponseCode.MESSAGE_ILLEGAL, "a reply is one message, not a batch")
         client = without_owned((header.properties or "").encode())
