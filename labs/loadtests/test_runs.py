@@ -50,10 +50,23 @@ def test_locust_finds_every_message_again(tmp_path: Path) -> None:
     assert bad.returncode != 0
 
 
-def _locust(namesrv: int) -> subprocess.CompletedProcess[str]:
+@pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed (extra: load)")
+def test_locust_finds_every_step_of_every_order_behind_the_one_before(tmp_path: Path) -> None:
+    """Claim: in the ordered load every step comes out, and none before the one that precedes it."""
+    namesrv, broker = free_port(), free_port()
+    command = [sys.executable, "-m", "rocketmq_py.cli.main", "standalone", "--store", str(tmp_path)]
+    with Server([*command, "--namesrv-port", str(namesrv), "--port", str(broker)], broker, None, rb"boot success"):
+        run = _locust(namesrv, "loadtests/ordered.py")
+    assert run.returncode == 0, run.stdout
+    table = re.findall(r"^(SEND|RECEIVE) +LoadTest +(\d+) +\d+\(", run.stdout, re.MULTILINE)
+    requests = {kind: int(count) for kind, count in table}
+    assert requests["SEND"] == requests["RECEIVE"] > 0, run.stdout
+
+
+def _locust(namesrv: int, program: str = "loadtests/locustfile.py") -> subprocess.CompletedProcess[str]:
     options = ["--headless", "-u", "4", "-r", "4", "-t", "2s", "--only-summary", "--namesrv", f"127.0.0.1:{namesrv}"]
     return subprocess.run(
-        [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", *options],
+        [sys.executable, "-m", "locust", "-f", program, *options],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
