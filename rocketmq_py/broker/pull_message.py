@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.broker.consumer_offset import ConsumerOffsetManager
@@ -62,42 +64,6 @@ def code_of(status: GetMessageStatus, offset: int) -> ResponseCode:
     if code is None:
         code = ResponseCode.PULL_OFFSET_MOVED if offset else ResponseCode.PULL_NOT_FOUND
     return code
-
-
-class PullAnswer:
-    """What a pull is answered with.
-
-    Attributes:
-        code: the response code.
-        remark: the name of the store's status.
-        suggested: the broker to ask next.
-        next_begin_offset: where the reader goes on.
-        min_offset, max_offset: what the queue holds.
-        buffers: the body in parts; joined they are whole records, one behind the other.
-        size: bytes of the body.
-    """
-
-    __slots__ = ("buffers", "code", "max_offset", "min_offset", "next_begin_offset", "remark", "size", "suggested")
-
-    def __init__(
-        self,
-        code: ResponseCode,
-        remark: str,
-        next_begin_offset: int,
-        min_offset: int,
-        max_offset: int,
-        suggested: int = MASTER_ID,
-        buffers: Sequence[bytes | memoryview] = (),
-        size: int = 0,
-    ) -> None:
-        self.code = code
-        self.remark = remark
-        self.next_begin_offset = next_begin_offset
-        self.min_offset = min_offset
-        self.max_offset = max_offset
-        self.suggested = suggested
-        self.buffers = buffers
-        self.size = size
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +126,7 @@ class PullTerms:
         self.queue: AnyQueue | None = None
 
 
-class Pull:
+class Pull(msgspec.Struct):
     """One pull under way. Each path has a subclass that knows how to write the answer.
 
     Attributes:
@@ -170,16 +136,20 @@ class Pull:
         owner: the connection that asked.
     """
 
-    __slots__ = ("commit_offset", "offset", "owner", "terms")
+    terms: PullTerms
+    owner: Hashable
+    offset: int
+    commit_offset: int
 
-    def __init__(self, terms: PullTerms, owner: Hashable, offset: int, commit_offset: int) -> None:
-        self.terms = terms
-        self.owner = owner
-        self.offset = offset
-        self.commit_offset = commit_offset
+    def answer(self, code: ResponseCode, remark: str, suggested: int, result: GetMessageResult) -> None:
+        """Write the answer; called once, whenever it comes.
 
-    def answer(self, result: PullAnswer) -> None:
-        """Write the answer; called once, whenever it comes."""
+        Args:
+            code: the response code.
+            remark: the name of the store's status, or what went wrong.
+            suggested: the broker to ask next.
+            result: what was read; its buffers are views of the log, to be sent or copied at once.
+        """
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -352,19 +322,18 @@ class PullMessageService:
         terms = pull.terms
         if is_first and terms.stores_progress:
             self._commit(pull)
-        policy = self._read_policy
-        if result.status is GetMessageStatus.FOUND:
+        policy, status = self._read_policy, result.status
+        if status is GetMessageStatus.FOUND:
             terms.traffic.add(result.message_count, result.size)
             # Looked up once and for all: the everyday answer.
-            code, remark, buffers, size = ResponseCode.SUCCESS, FOUND, result.buffers, result.size
+            code, remark = ResponseCode.SUCCESS, FOUND
         else:
-            code, remark, buffers, size = code_of(result.status, pull.offset), result.status.name, [], 0
+            code, remark = code_of(status, pull.offset), status.name
             if code is ResponseCode.PULL_NOT_FOUND and is_first and terms.hold_millis and self._keep(pull):
                 return
         suggested = MASTER_ID if policy.is_plain else policy.suggest(terms.group, result.behind_bytes, result.is_slow)
-        following = result.next_begin_offset
-        self._offsets.commit_pull(terms.group, terms.topic, terms.queue_id, following)
-        pull.answer(PullAnswer(code, remark, following, result.min_offset, result.max_offset, suggested, buffers, size))
+        self._offsets.commit_pull(terms.group, terms.topic, terms.queue_id, result.next_begin_offset)
+        pull.answer(code, remark, suggested, result)
 
     def _keep(self, pull: Pull) -> bool:
         return self.hold is not None and self.hold(pull, lambda: self.run(pull, is_first=False))
@@ -377,13 +346,13 @@ class PullMessageService:
     def _answer_failure(self, pull: Pull, error: Exception) -> None:
         """Answer a read that the store could not do; the reader stays where it is."""
         logger.error("%r failed: %s", pull, error)
-        pull.answer(PullAnswer(ResponseCode.SYSTEM_ERROR, "store getMessage return null", pull.offset, 0, 0))
+        result = GetMessageResult(GetMessageStatus.NO_MATCHED_MESSAGE, pull.offset, 0, 0)
+        pull.answer(ResponseCode.SYSTEM_ERROR, "store getMessage return null", MASTER_ID, result)
 
     def _answer_reset(self, pull: Pull, offset: int) -> None:
         terms = pull.terms
         minimum = self._store.min_offset(terms.topic, terms.queue_id)
         maximum = self._store.max_offset(terms.topic, terms.queue_id)
         self._offsets.commit_pull(terms.group, terms.topic, terms.queue_id, offset)
-        pull.answer(
-            PullAnswer(ResponseCode.PULL_OFFSET_MOVED, GetMessageStatus.OFFSET_RESET.name, offset, minimum, maximum)
-        )
+        result = GetMessageResult(GetMessageStatus.OFFSET_RESET, offset, minimum, maximum)
+        pull.answer(ResponseCode.PULL_OFFSET_MOVED, result.status.name, MASTER_ID, result)
