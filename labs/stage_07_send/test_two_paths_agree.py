@@ -51,6 +51,18 @@ def property_texts(draw: st.DrawFn) -> bytes:
 
 
 @st.composite
+def alike(draw: st.DrawFn) -> list[tuple[bytes, bytes]]:
+    """Messages as one producer batches them: their properties differ in nothing but keys of equal length."""
+    around = draw(
+        st.sampled_from(["TAGS\x01A\x02%s\x02WAIT\x01true\x02", "%s\x02", "%s", "UNIQ_KEY\x01abcd\x02%s\x02"])
+    )
+    name = draw(st.sampled_from(["UNIQ_KEY", "UNIQ_KEY", "KEYS"]))
+    keys = st.sampled_from(["0123", "ABCD", "a1b2", "a b ", "a\x01b2", "DELA", "----", "éé"])
+    texts = [around % f"{name}\x01{draw(keys)}" for _ in range(draw(st.integers(2, 5)))]
+    return [(draw(st.binary(max_size=30)), text.encode()) for text in texts]
+
+
+@st.composite
 def sends(draw: st.DrawFn) -> Send:
     """Requests of all kinds, most of them plain."""
     code = draw(
@@ -59,7 +71,7 @@ def sends(draw: st.DrawFn) -> Send:
     batch = draw(st.sampled_from([False, False, True]))
     body = draw(st.binary(min_size=0, max_size=60))
     if batch:
-        messages = draw(st.lists(st.tuples(st.binary(max_size=30), property_texts()), max_size=4))
+        messages = draw(st.one_of(st.lists(st.tuples(st.binary(max_size=30), property_texts()), max_size=4), alike()))
         body = b"".join(_item(content, properties) for content, properties in messages)
     fields = send_fields(
         draw(st.sampled_from(["Orders", "Orders", "Orders", "Payments", "bad topic!"])),
