@@ -74,11 +74,13 @@ class PullTarget:
         config: the topic.
         selection: what the group wants.
         traffic: counts what the group receives.
+        pulled: where the group's pulls end, by queue.
     """
 
     config: TopicConfig
     selection: Selection
     traffic: Traffic
+    pulled: dict[int, int]
 
 
 class PullTerms:
@@ -91,6 +93,7 @@ class PullTerms:
         stores_progress: whether the pull's commit offset is the group's progress.
         hold_millis: how long the request may wait for a message; 0 for not at all.
         traffic: counts what the group receives.
+        pulled: where the group's pulls end, by queue.
         topic_sys_flag, group_sys_flag: what the client is told of both.
         queue: the queue in the store, once it has been found there.
     """
@@ -102,6 +105,7 @@ class PullTerms:
         "hold_millis",
         "max_bytes",
         "max_messages",
+        "pulled",
         "queue",
         "queue_id",
         "stores_progress",
@@ -121,6 +125,7 @@ class PullTerms:
         self.stores_progress = bool(header.sys_flag & flags.PULL_COMMIT_OFFSET)
         self.hold_millis = max(header.suspend_timeout_millis, 0) if header.sys_flag & flags.PULL_SUSPEND else 0
         self.traffic = target.traffic
+        self.pulled = target.pulled
         self.topic_sys_flag = target.config.topic_sys_flag
         self.group_sys_flag = target.selection.group_sys_flag or 0
         self.queue: AnyQueue | None = None
@@ -169,12 +174,14 @@ class PullChecks:
         subscriptions: Subscriptions,
         read_policy: ReadPolicy,
         statistics: BrokerStatsManager,
+        offsets: ConsumerOffsetManager,
     ) -> None:
         self._config = config
         self._topics = topics
         self._subscriptions = subscriptions
         self._read_policy = read_policy
         self._statistics = statistics
+        self._offsets = offsets
         self._topic_changes = 0
         topics.on_change.append(self._topic_changed)
 
@@ -207,7 +214,8 @@ class PullChecks:
         if not is_tag_type(kind) and not self._config.enable_property_filter:
             remark = f"The broker does not support consumer to filter message by {kind}"
             return Refusal(ResponseCode.SYSTEM_ERROR, remark)
-        return PullTarget(config, selection, self._statistics.group_get(header.topic, header.consumer_group))
+        traffic = self._statistics.group_get(header.topic, header.consumer_group)
+        return PullTarget(config, selection, traffic, self._offsets.pulled(header.consumer_group, header.topic))
 
     def _refuse_broker(self, code: int) -> Refusal | None:
         if busy := self._read_policy.refusal():
@@ -332,7 +340,7 @@ class PullMessageService:
             if code is ResponseCode.PULL_NOT_FOUND and is_first and terms.hold_millis and self._keep(pull):
                 return
         suggested = MASTER_ID if policy.is_plain else policy.suggest(terms.group, result.behind_bytes, result.is_slow)
-        self._offsets.commit_pull(terms.group, terms.topic, terms.queue_id, result.next_begin_offset)
+        terms.pulled[terms.queue_id] = result.next_begin_offset
         pull.answer(code, remark, suggested, result)
 
     def _keep(self, pull: Pull) -> bool:
@@ -353,6 +361,6 @@ class PullMessageService:
         terms = pull.terms
         minimum = self._store.min_offset(terms.topic, terms.queue_id)
         maximum = self._store.max_offset(terms.topic, terms.queue_id)
-        self._offsets.commit_pull(terms.group, terms.topic, terms.queue_id, offset)
+        terms.pulled[terms.queue_id] = offset
         result = GetMessageResult(GetMessageStatus.OFFSET_RESET, offset, minimum, maximum)
         pull.answer(ResponseCode.PULL_OFFSET_MOVED, result.status.name, MASTER_ID, result)

@@ -11,7 +11,7 @@ Source: `DefaultMessageStore#getMessage`, RocketMQ 5.3.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from typing import Final
 
@@ -62,7 +62,6 @@ class GetMessageResult(msgspec.Struct):
         size: bytes in them.
         behind_bytes: distance from the last unit looked at to the end of the log.
         is_slow: that distance is more than the machine is expected to keep in memory.
-        queue_offsets: queue offset of each record.
     """
 
     status: GetMessageStatus
@@ -74,7 +73,6 @@ class GetMessageResult(msgspec.Struct):
     size: int = 0
     behind_bytes: int = 0
     is_slow: bool = False
-    queue_offsets: Sequence[int] = ()
 
     @property
     def records(self) -> bytes:
@@ -202,8 +200,6 @@ class MessageReader:
             count,
             total,
             log_end - last,
-            False,
-            range(offset, offset + count),
         )
 
     def _corrected(self, following: int, asked: int) -> int:
@@ -292,7 +288,6 @@ class Scan:
         "_last",
         "_max_count",
         "_next_file",
-        "_queue_offsets",
         "_reader",
         "_status",
         "max_bytes",
@@ -317,7 +312,6 @@ class Scan:
         self._max_count = max_count
         self.max_bytes = min(max(max_bytes, MIN_PULL_BYTES), MAX_PULL_BYTES)
         self.picked: list[tuple[int, int]] = []
-        self._queue_offsets: list[int] = []
         self._bytes = self._count = 0
         self._status = GetMessageStatus.NO_MATCHED_MESSAGE
         self._next_file = -1
@@ -346,7 +340,6 @@ class Scan:
             if not self._matches_record(physical_offset, size):
                 continue
             picked.append((physical_offset, size))
-            self._queue_offsets.append(queue_offset)
             self._bytes += size
             self._count += count
             self._next_file = -1
@@ -393,7 +386,6 @@ class Scan:
             self._bytes,
             behind,
             behind > self._reader.memory_limit,
-            self._queue_offsets,
         )
 
     def gather(self) -> list[bytes | memoryview]:
