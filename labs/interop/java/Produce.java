@@ -2,29 +2,23 @@ import java.nio.charset.StandardCharsets;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
-import org.apache.rocketmq.client.producer.LocalTransactionState;
 import org.apache.rocketmq.client.producer.RequestCallback;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.client.producer.SendStatus;
-import org.apache.rocketmq.client.producer.TransactionListener;
-import org.apache.rocketmq.client.producer.TransactionMQProducer;
 import org.apache.rocketmq.client.producer.selector.SelectMessageQueueByHash;
 import org.apache.rocketmq.common.message.Message;
-import org.apache.rocketmq.common.message.MessageExt;
 
 /**
  * Sends COUNT messages with the keys key-0, key-1, ... and says how many were stored.
  *
  * Produce NAMESRV TOPIC COUNT [NAME=VALUE ...]
  *
- *   threads=N         how many threads send (default 4)
- *   kind=ordered      message N is a step of one of `keys` orders, goes to the queue of that order, and says
- *                     "order-ORDER:STEP"; one thread
- *   kind=delayed      with the delay level `level`
- *   kind=transaction  every third one is committed, every third rolled back, every third left to the check, which
- *                     commits it; then waits until its input ends
- *   kind=request      waits `millis` for the reply to each message, and prints it: "reply BODY"; one thread
- *   form=callback     kind=request with a callback and a queue chosen by hash (the blocking form of 5.3.3 does not work)
+ *   threads=N      how many threads send (default 4)
+ *   kind=ordered   message N is a step of one of `keys` orders, goes to the queue of that order, and says
+ *                  "order-ORDER:STEP"; one thread
+ *   kind=delayed   with the delay level `level`
+ *   kind=request   waits `millis` for the reply to each message, and prints it: "reply BODY"; one thread
+ *   form=callback  kind=request with a callback and a queue chosen by hash (the blocking form of 5.3.3 does not work)
  */
 public class Produce {
     private static final AtomicInteger next = new AtomicInteger();
@@ -41,7 +35,7 @@ public class Produce {
         String kind = options.text("kind", "plain");
         int threads = kind.equals("ordered") || kind.equals("request") ? 1 : options.number("threads", 4);
 
-        producer = kind.equals("transaction") ? transactional() : new DefaultMQProducer("JavaProducers");
+        producer = new DefaultMQProducer("JavaProducers");
         producer.setNamesrvAddr(args[0]);
         producer.start();
         CountDownLatch done = new CountDownLatch(threads);
@@ -58,10 +52,6 @@ public class Produce {
             }).start();
         }
         done.await();
-        if (kind.equals("transaction")) {
-            Options.print("sent " + stored.get());
-            Options.waitForEnd();
-        }
         producer.shutdown();
         Options.print("stored " + stored.get());
         System.exit(0);
@@ -82,9 +72,6 @@ public class Produce {
             case "delayed":
                 message.setDelayTimeLevel(options.number("level", 1));
                 note(producer.send(message));
-                break;
-            case "transaction":
-                note(producer.sendMessageInTransaction(message, number));
                 break;
             case "request":
                 ask(message);
@@ -128,27 +115,6 @@ public class Produce {
     private static void answered(Message reply) {
         Options.print("reply " + (reply == null ? "none" : new String(reply.getBody(), StandardCharsets.UTF_8)));
         stored.incrementAndGet();
-    }
-
-    private static TransactionMQProducer transactional() {
-        TransactionMQProducer made = new TransactionMQProducer("JavaTransactions");
-        made.setTransactionListener(new TransactionListener() {
-            @Override
-            public LocalTransactionState executeLocalTransaction(Message message, Object number) {
-                switch ((Integer) number % 3) {
-                    case 0: return LocalTransactionState.COMMIT_MESSAGE;
-                    case 1: return LocalTransactionState.ROLLBACK_MESSAGE;
-                    default: return LocalTransactionState.UNKNOW;
-                }
-            }
-
-            @Override
-            public LocalTransactionState checkLocalTransaction(MessageExt message) {
-                Options.print("checked " + message.getKeys());
-                return LocalTransactionState.COMMIT_MESSAGE;
-            }
-        });
-        return made;
     }
 
     private static byte[] bytes(String text) {
