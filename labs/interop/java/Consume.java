@@ -22,7 +22,7 @@ import org.apache.rocketmq.common.message.MessageExt;
  *   fail=first       the first message of each queue fails once
  *   fail=N           every message fails N times
  *   times=N          the consumer's limit of retries
- *   print=A,B        what a line says: queue, offset, key, body, begin, end (milliseconds since 1970), times (retries)
+ *   print=A,B        what a line says: queue, offset, key, body, times (retries), born, begin, end (milliseconds)
  *   reply=PREFIX     answer each message, a request, with PREFIX and its body
  */
 public class Consume {
@@ -104,6 +104,7 @@ public class Consume {
                 case "offset": line.append(message.getQueueOffset()); break;
                 case "key": line.append(message.getKeys()); break;
                 case "body": line.append(new String(message.getBody(), StandardCharsets.UTF_8)); break;
+                case "born": line.append(message.getBornTimestamp()); break;
                 case "begin": line.append(begin); break;
                 case "end": line.append(System.currentTimeMillis()); break;
                 case "times": line.append(message.getReconsumeTimes()); break;
