@@ -245,6 +245,16 @@ async def test_a_reply_without_a_field_is_refused_by_its_name(
         assert asker.pushes == []
 
 
+async def test_a_topic_that_a_reply_creates_is_on_disk_before_the_answer(
+    tmp_path: Path, environment: Environment
+) -> None:
+    async with asked_broker(environment, tmp_path) as (broker, asker):
+        assert (await reply(broker, topic="Elsewhere_REPLY_TOPIC")).code == ResponseCode.SUCCESS
+        assert (len(asker.pushes), len(broker.stored("Elsewhere_REPLY_TOPIC"))) == (1, 1)
+        assert not broker.topics.table.is_dirty
+        assert "Elsewhere_REPLY_TOPIC" in (tmp_path / "config/topics.json").read_text()
+
+
 async def test_no_reply_is_taken_before_the_time_from_which_the_broker_serves(
     tmp_path: Path, environment: Environment
 ) -> None:
@@ -316,5 +326,8 @@ async def test_a_reply_that_cannot_be_read_ends_the_wait_with_the_reason(environ
     for properties in ({"CORRELATION_ID": "id-1"}, {}):
         assert push(pushed(b"x", properties)).code == ResponseCode.SUCCESS
     assert (futures.unclaimed, waits.done()) == (2, False)
-    assert push(pushed(b"fine", {"CORRELATION_ID": "id-2"})).code == ResponseCode.SUCCESS
+    for body in (b"fine", b"again, in the same moment"):
+        assert push(pushed(body, {"CORRELATION_ID": "id-2"})).code == ResponseCode.SUCCESS
+    assert futures.unclaimed == 3
+    assert (await waits).body == b"fine"
     assert (await waits).properties["ARRIVE_TIME"] == "1700000000000"

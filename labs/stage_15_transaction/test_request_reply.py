@@ -219,6 +219,47 @@ async def test_a_cancelled_question_leaves_nothing_behind(tmp_path: Path, enviro
 
 
 @virtual
+async def test_a_cancelled_question_is_not_tried_any_longer(tmp_path: Path, environment: Environment) -> None:
+    """Its broker does not answer. Nobody waits for that, so stopping the producer does not wait either."""
+    async with reply_lab(tmp_path, environment) as lab, lab.replier():
+        producer = lab.asker()
+        await producer.start()
+        await producer.request(question(), timeout=5)
+        loop: Any = asyncio.get_running_loop()
+        loop.network.cut(lab.cluster.kernels[0].get(RemotingServer).port)
+        task = asyncio.create_task(producer.request(question(), timeout=600))
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.sleep(0.1)
+        assert producer._tasks == set()
+        loop.network.heal(lab.cluster.kernels[0].get(RemotingServer).port)
+        await producer.stop()
+
+
+@virtual
+async def test_a_reply_may_overtake_the_answer_to_the_send(tmp_path: Path, environment: Environment) -> None:
+    """The one who asked goes on at once; stopping waits for the send, as for any other."""
+
+    class LateAnswers(RequestProducer):
+        ended = False
+
+        async def _attempt(self, *arguments: Any) -> Any:
+            result = await super()._attempt(*arguments)
+            await asyncio.sleep(5)
+            self.ended = True
+            return result
+
+    async with reply_lab(tmp_path, environment) as lab, lab.replier():
+        producer = LateAnswers("Askers", namesrv_addr=lab.cluster.namesrv_addr, environment=environment)
+        async with producer:
+            began = now()
+            assert (await producer.request(question(), timeout=60)).body == b"TWO COFFEES"
+            assert now() - began < 1
+            assert not producer.ended
+        assert producer.ended
+
+
+@virtual
 async def test_stopping_the_producer_ends_the_questions_that_wait(tmp_path: Path, environment: Environment) -> None:
     async with reply_lab(tmp_path, environment) as lab:
         producer = lab.asker()
@@ -332,24 +373,67 @@ async def test_a_client_that_does_not_take_the_reply_is_reported(tmp_path: Path,
 
 @virtual
 async def test_a_reply_to_any_broker_of_the_topic_finds_the_client(tmp_path: Path, environment: Environment) -> None:
-    """RocketMQ's own clients reply to whichever broker comes next, not to the one that the request came from."""
-    async with reply_lab(tmp_path, environment, brokers=3) as lab, lab.asker() as producer:
-        async with Producer("Others", namesrv_addr=lab.cluster.namesrv_addr, environment=environment) as other:
-            replies: list[str] = []
+    """RocketMQ's own clients reply to whichever broker comes next, not to the one that the request came from.
 
-            async def by_the_next_broker(request: MessageExt) -> bytes | None:
-                sent = await other.send(create_reply_message(request, b"ok"))
-                replies.append(sent.queue.broker_name)
-                return None
+    Experiment: all questions go to one of three brokers, all replies to the other two, without a second attempt.
+    """
+    async with (
+        reply_lab(tmp_path, environment, brokers=3) as lab,
+        lab.asker() as producer,
+        Producer("Others", namesrv_addr=lab.cluster.namesrv_addr, environment=environment) as other,
+    ):
+        targets = ["broker-b", "broker-c"]
 
-            async with lab.replier(by_the_next_broker):
-                for number in range(9):
-                    assert (await producer.request(question(str(number)), timeout=2)).body == b"ok"
-        assert sorted(set(replies)) == ["broker-a", "broker-b", "broker-c"]
-        known = [
-            kernel.get(ProducerManager).find_connection(producer.instance.client_id) for kernel in lab.cluster.kernels
-        ]
-        assert None not in known
+        async def by_another_broker(request: MessageExt) -> bytes | None:
+            queue = MessageQueue(REPLY_TOPIC, targets[len(request.body) % 2], 0)
+            await other.send(create_reply_message(request, b"ok"), queue=queue)
+            return None
+
+        async with lab.replier(by_another_broker) as replier:
+            for text in ("x", "xx"):
+                queue = MessageQueue(TOPIC, "broker-a", 0)
+                assert (await producer.request(question(text), queue=queue, timeout=2)).body == b"ok"
+            assert {request.broker_name for request in replier.requests} == {"broker-a"}
+
+
+@virtual
+async def test_a_broker_is_greeted_once_for_each_connection(tmp_path: Path, environment: Environment) -> None:
+    """Not before every question, and a broker that cannot be reached is left to the periodic heartbeat."""
+    async with reply_lab(tmp_path, environment, brokers=2) as lab, lab.replier(), lab.asker() as producer:
+        loop: Any = asyncio.get_running_loop()
+        loop.network.refuse(lab.cluster.kernels[1].get(RemotingServer).port)
+        instance = producer.instance
+        connected: list[str] = []
+        connect, heartbeats, heartbeat = instance.transport.connect, [], instance.heartbeat
+        instance.heartbeat = lambda: heartbeats.append(now()) or heartbeat()  # type: ignore[method-assign,func-returns-value]
+
+        async def counting(address: str, timeout: float = 3.0) -> Any:
+            connected.append(address)
+            return await connect(address, timeout)
+
+        instance.transport.connect = counting  # type: ignore[method-assign]
+        for _ in range(20):
+            await producer.request(question(), queue=MessageQueue(TOPIC, "broker-a", 0), timeout=2)
+        assert len(heartbeats) == 1
+        assert connected.count(lab.cluster.kernels[1].config.broker_address) == 1
+
+
+@virtual
+async def test_one_who_gives_up_does_not_end_the_greeting_for_others(tmp_path: Path, environment: Environment) -> None:
+    async with reply_lab(tmp_path, environment) as lab, lab.replier(), lab.asker() as producer:
+        loop: Any = asyncio.get_running_loop()
+        port = lab.cluster.kernels[0].get(RemotingServer).port
+        await producer.publish_queues(TOPIC)
+        loop.network.cut(port)
+        first = asyncio.create_task(producer.request(question("first"), timeout=60))
+        second = asyncio.create_task(producer.request(question("second"), timeout=60))
+        await asyncio.sleep(0.5)
+        first.cancel()
+        await asyncio.sleep(0.5)
+        loop.network.heal(port)
+        began = now()
+        assert (await second).body == b"SECOND"
+        assert now() - began < 1, "the second one began anew"
 
 
 @virtual
