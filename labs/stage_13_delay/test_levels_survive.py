@@ -446,6 +446,21 @@ async def test_a_clock_that_jumps_makes_no_message_early_or_late(jump_ms: int) -
     await machine.stop()
 
 
+@pytest.mark.parametrize("step_ms", [-1, 1, 40, -40, 700, -700])
+async def test_a_small_step_of_the_clock_is_not_taken_for_a_changed_table(step_ms: int) -> None:
+    """Clocks are corrected by milliseconds all the time: no message may be due because of it."""
+    machine = DelayMachine()
+    running = await machine.start()
+    machine.clock.offset_ms += step_ms
+    await running.put(delayed("a", 5))
+    machine.clock.offset_ms += step_ms
+    await asyncio.sleep(59.9)
+    assert delivered(running) == []
+    await asyncio.sleep(0.2)
+    assert delivered(running) == ["a"]
+    await machine.stop()
+
+
 async def test_a_clock_that_was_set_back_while_the_broker_was_down_makes_nothing_early() -> None:
     """The newest message tells that the clock had been further: what waits goes on waiting from there."""
     machine = DelayMachine()

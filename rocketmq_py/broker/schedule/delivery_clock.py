@@ -22,7 +22,7 @@ from typing import Final
 from rocketmq_py.common.environment import Clock
 
 #: Smallest step of the wall clock that is noticed, milliseconds.
-TOLERANCE_MS: Final = 500
+TOLERANCE_MS: Final = 50
 #: Steps that are kept; a clock that jumps more often while messages wait is beyond help.
 MAX_AGES: Final = 1_000
 

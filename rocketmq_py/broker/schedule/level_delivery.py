@@ -43,6 +43,9 @@ BATCH: Final = 32
 #: Seconds before a put that failed is tried again, and before anything is tried again after an error of our own.
 RETRY_SECONDS: Final = 0.1
 ERROR_SECONDS: Final = 10.0
+#: A time that is further away than the level's delay by more than this is not believed, milliseconds. Less is nothing:
+#: stamps are rounded, and clocks that are slewed drift apart.
+SLACK_MS: Final = 1_000
 #: Refusals that no later try can change.
 _FINAL: Final = (PutMessageStatus.MESSAGE_ILLEGAL, PutMessageStatus.PROPERTIES_SIZE_EXCEEDED)
 
@@ -174,7 +177,7 @@ class LevelDelivery:
         for number, (physical_offset, size, code) in enumerate(zip(physical_offsets, sizes, codes, strict=True)):
             now = self._clock.now_ms(physical_offset)
             wait = self._due_ms(physical_offset, code) - now
-            if size != FILLER_SIZE and 0 < wait <= self._delay_ms:
+            if size != FILLER_SIZE and 0 < wait <= self._delay_ms + SLACK_MS:
                 return number, wait
         return len(sizes), 0
 
