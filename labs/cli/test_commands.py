@@ -214,6 +214,17 @@ def test_a_message_that_the_broker_cannot_treat_rightly_is_refused(running: Runn
     assert "TRAN_MSG=true is refused" in result.stderr
 
 
+def test_a_message_is_sent_for_later(running: Running) -> None:
+    """`--delay-level 1`: nothing is there at once, the message comes a second later."""
+    running.rmq("topic", "create", "CliLater", "--queues", "1")
+    running.rmq("message", "send", "CliLater", "later", "--delay-level", "1")
+    assert run("message", "consume", "CliLater", "--wait", "0.3", NAMESRV_ADDR=running.namesrv).returncode == 3
+    text = running.rmq("message", "consume", "CliLater", "--wait", "10", "--count", "1")
+    assert "later" in text
+    refused = run("message", "send", "CliLater", "x", "--delay-level", "-1", NAMESRV_ADDR=running.namesrv)
+    assert refused.returncode == 2
+
+
 def test_people_see_times_and_programs_milliseconds(running: Running) -> None:
     running.rmq("topic", "create", "CliTimes", "--queues", "1")
     running.rmq("message", "send", "CliTimes", "x")

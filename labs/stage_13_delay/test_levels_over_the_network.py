@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from labs.stage_07_send.test_two_paths_agree import Send, sends
 from labs.stage_11_rebalance.group_lab import GROUP, TOPIC, GroupLab, group_lab
 from rocketmq_py.broker.schedule.delay_levels import DelayLevels
 from rocketmq_py.broker.statistics import BrokerStatsManager
+from rocketmq_py.client import sync
 from rocketmq_py.client.consume_service import ConsumeContext
 from rocketmq_py.client.consumer_config import PushConsumerConfig
 from rocketmq_py.client.push_consumer import PushConsumer
@@ -31,6 +33,8 @@ from rocketmq_py.sim.environment import simulated_environment
 from rocketmq_py.sim.loop import VirtualLoop
 from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.store.message_store import MessageStore
+from rocketmq_py.testing.cluster import Cluster
+from rocketmq_py.testing.eventually import eventually
 
 DEFAULT = DelayLevels.parse(MessageStoreConfig().message_delay_level)
 
@@ -84,6 +88,28 @@ async def test_a_consumer_sees_a_delayed_message_when_its_time_has_come_and_not_
                 assert -0.02 <= late <= 0.02, "counted from the answer, which is a little later than the store time"
                 assert message.queue_id == places[message.body.decode()]
                 assert message.properties["DELAY"] == message.body.decode().split()[1]
+
+
+async def test_a_blocking_producer_sends_levels_too(tmp_path: Path) -> None:
+    """The blocking clients take the same messages; in real time, a second."""
+    async with Cluster(tmp_path, through="delay") as cluster:
+
+        def send() -> tuple[SendStatus, float]:
+            with sync.Producer("Shop", namesrv_addr=cluster.namesrv_addr) as producer:
+                message = Message.of("Orders", b"later")
+                message.delay_level = 1
+                return producer.send(message).status, time.monotonic()
+
+        status, sent = await asyncio.to_thread(send)
+        assert status is SendStatus.SEND_OK
+        store = cluster.kernels[0].get(MessageStore)
+
+        def has_come() -> bool:
+            return any(store.max_offset("Orders", queue_id) for queue_id in range(8))
+
+        assert not has_come()
+        await eventually(has_come, 10)
+        assert 0.9 < time.monotonic() - sent < 3
 
 
 @pytest.mark.claim("dly-03")
