@@ -24,6 +24,7 @@ from rocketmq_py.common.topic import SCHEDULE_TOPIC
 from rocketmq_py.sim.file_system import Fault
 from rocketmq_py.store.put_result import PutMessageStatus
 from rocketmq_py.store.tick import Tick
+from rocketmq_py.testing.eventually import eventually
 
 pytestmark = pytest.mark.virtual_time
 
@@ -123,9 +124,7 @@ async def test_after_a_power_cut_no_delayed_message_is_missing(seed: int, mode: 
     Observe: whatever was flushed as waiting is delivered in the end. With a file that says more than the disk holds,
     messages are neither waiting nor delivered.
     """
-    machine = DelayMachine(
-        seed, flush_delay_offset_interval=100, flush_interval_commit_log=900, **mode
-    )
+    machine = DelayMachine(seed, flush_delay_offset_interval=100, flush_interval_commit_log=900, **mode)
     running = await machine.start()
     for round_ in range(3):
         names = [f"m{round_}-{number}" for number in range(40)]
@@ -133,7 +132,9 @@ async def test_after_a_power_cut_no_delayed_message_is_missing(seed: int, mode: 
             await running.put(delayed(name, 1))
             await asyncio.sleep(0.02)
         await asyncio.sleep(0.3)
-        safe = {m.body.decode() for m in stored(running, SCHEDULE_TOPIC) if m.commit_log_offset < running.log.flushed_offset}
+        safe = {
+            m.body.decode() for m in stored(running, SCHEDULE_TOPIC) if m.commit_log_offset < running.log.flushed_offset
+        }
         # Somewhere among the deliveries.
         await asyncio.sleep(0.1 * (seed + 1))
         await machine.cut_power(keep=0.5)
@@ -158,8 +159,7 @@ async def test_a_broker_killed_between_a_put_and_the_file_delivers_again() -> No
     machine = DelayMachine()
     running = await machine.start()
     await running.put(delayed("x", 1))
-    while not delivered(running):
-        await asyncio.sleep(0.001)
+    await eventually(lambda: delivered(running), 5, step=0.001)
     await machine.kill()
 
     running = await machine.start()
