@@ -84,6 +84,9 @@ class BrokerConfig(TlsSettings):
     disable_consume_if_consumer_read_slowly: bool = False
     consumer_fallbehind_threshold: int = 17_179_869_184
 
+    # --- delaying --------------------------------------------------------------------------------------------------
+    delay_offset_update_version_step: int = 200
+
     # --- filtering -------------------------------------------------------------------------------------------------
     enable_property_filter: bool = False
     enable_calc_filter_bit_map: bool = False
