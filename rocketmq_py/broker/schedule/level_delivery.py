@@ -171,7 +171,7 @@ class LevelDelivery:
             self._offsets.set(self.level, min(max(offset, low), high))
         return min(max(offset or 0, low), high)
 
-    def count_due(self, units: bytes) -> tuple[int, int]:
+    def count_due(self, units: bytes | bytearray) -> tuple[int, int]:
         """Return how many messages from the first on are due, and the milliseconds until the one behind them is.
 
         A time further away than the level's delay cannot be meant: the table of levels was changed since, or the bytes
@@ -219,13 +219,12 @@ class LevelDelivery:
     def _drafts(self, found: GetMessageResult, end: int) -> list[DelayedMessage]:
         """Make drafts of the records below a queue offset."""
         messages: list[DelayedMessage] = []
-        offsets = iter(found.queue_offsets)
         for buffer in found.buffers:
             at = 0
             while at < len(buffer):
                 record = read_record(buffer, at)
                 at += record.total_size
-                queue_offset = next(offsets)
+                queue_offset = record.queue_offset
                 if queue_offset >= end:
                     return messages
                 try:
