@@ -178,10 +178,6 @@ class TransactionLab:
         await self.kernel.stop()
         self.cluster.kernels[0] = await self.cluster.start_broker("broker-a", listen_port=port, **settings)
 
-    async def crash(self, **settings: Any) -> None:
-        """End the broker as SIGKILL does, and start it again on a copy of what it had written."""
-        raise NotImplementedError
-
 
 @asynccontextmanager
 async def transaction_lab(
