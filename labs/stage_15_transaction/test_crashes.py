@@ -101,7 +101,7 @@ async def test_a_kill_right_after_a_message_was_set_aside_does_not_set_it_aside_
     await broker.start()
     broker.deaf = True
     await broker.send_half("lost")
-    while not await broker.set_aside():
+    while not await broker.set_aside():  # noqa: ASYNC110 - reading is asynchronous
         await asyncio.sleep(0.1)
     await broker.kill()
     await broker.start()

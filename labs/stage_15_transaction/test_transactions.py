@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
 
 import pytest
@@ -204,7 +205,7 @@ async def test_after_fifteen_checks_a_message_is_set_aside_and_not_delivered(
 
         times = [time for _, time in lab.book.checked]
         assert len(times) == 15
-        assert [round(two - one) for one, two in zip(times, times[1:], strict=False)] == [30] * 14
+        assert [round(two - one) for one, two in itertools.pairwise(times)] == [30] * 14
         (aside,) = lab.set_aside()
         assert (aside.body, aside.queue_id) == (b"lost", 0)
         assert aside.properties[names.REAL_TOPIC] == TOPIC
