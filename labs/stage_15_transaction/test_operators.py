@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 
 from labs.stage_15_transaction.transaction_lab import COMMIT, TOPIC, UNKNOW, TransactionLab, transaction_lab
+from rocketmq_py.broker.topic_config import TopicConfigManager
 from rocketmq_py.client.admin.client import AdminClient
 from rocketmq_py.client.admin.transactions import AsideState, TransactionAdmin
 from rocketmq_py.client.errors import BrokerResponseError, ClientError
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.message import Message
+from rocketmq_py.common.properties import encode_properties
 from rocketmq_py.common.topic import TRANS_CHECK_MAX_TIME_TOPIC
+from rocketmq_py.remoting.bodies.topic_config import TopicConfig
 from rocketmq_py.remoting.codes import RequestCode, ResponseCode
+from rocketmq_py.store.draft import Draft
 
 
 def admin_of(lab: TransactionLab) -> AdminClient:
@@ -198,6 +202,41 @@ async def test_a_cluster_without_any_such_message_has_an_empty_list(tmp_path: Pa
         transactions = TransactionAdmin(admin.instance)
         assert await transactions.list() == []
         assert await transactions.find("nothing") is None
+
+
+@pytest.mark.virtual_time
+async def test_what_a_broker_of_apaches_set_aside_begins_anew(tmp_path: Path, environment: Environment) -> None:
+    """It does not say which half message it was. Its place in the topic of those given up must not pass for one."""
+    async with transaction_lab(tmp_path, environment) as lab:
+        async with lab.producer() as producer:
+            await producer.send_message_in_transaction(Message.of(TOPIC, b"other"))
+        properties = {
+            "REAL_TOPIC": TOPIC,
+            "REAL_QID": "1",
+            "TRAN_MSG": "true",
+            "PGROUP": "bank",
+            "UNIQ_KEY": "u-1",
+            "TRANSACTION_CHECK_TIMES": "15",
+        }
+        await lab.store.put_message(
+            Draft(
+                topic=TRANS_CHECK_MAX_TIME_TOPIC,
+                queue_id=0,
+                body=b"theirs",
+                stored_properties=encode_properties(properties),
+                born_timestamp=environment.clock.wall_ms(),
+            )
+        )
+        topics = lab.kernel.get(TopicConfigManager)
+        topics.update([TopicConfig(topic_name=TRANS_CHECK_MAX_TIME_TOPIC, read_queue_nums=1, write_queue_nums=1)])
+        await asyncio.sleep(1)
+        assert await states(lab) == {"theirs": "waiting"}
+        await resume(lab, "theirs")
+        async with lab.producer("p1"):
+            await asyncio.sleep(40)
+        assert lab.book.times_checked("theirs") == 1
+        assert await lab.delivered() == {"other": 1, "theirs": 1}
+        assert await states(lab) == {"theirs": "committed"}
 
 
 @pytest.mark.virtual_time
