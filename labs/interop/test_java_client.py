@@ -4,9 +4,11 @@ from collections import Counter
 
 import pytest
 
+from labs.stage_05_remoting.certificates import make_certificate
+from rocketmq_py.common.tls_settings import TlsMode
 from rocketmq_py.testing.eventually import eventually
 
-from .java_tools import JavaProgram, compile_sources, jars, java, mqadmin
+from .java_tools import SMALL_FLAGS, JavaProgram, compile_sources, jars, java, mqadmin
 from .our_servers import our_servers
 
 pytestmark = [pytest.mark.interop, pytest.mark.serial, pytest.mark.timeout(300)]
@@ -70,3 +72,24 @@ async def test_a_java_producer_creates_a_topic_by_sending_to_it(tmp_path, classe
         await producer.wait(60)
         assert producer.lines[-1] == "stored 10", producer.output
         assert "CreatedBySending" in await mqadmin(tmp_path, "topicList", "-n", servers.namesrv)
+
+
+async def test_java_clients_that_use_tls_meet_servers_that_demand_it(tmp_path, classes):
+    """Claim: `-Dtls.enable=true` is all that a Java program needs, and without it these servers do not talk to it."""
+    certificate = make_certificate(tmp_path)
+    tls = {
+        "tls_server_mode": TlsMode.ENFORCING,
+        "tls_server_cert_path": certificate.certificate,
+        "tls_server_key_path": certificate.key,
+        "tls_enable": True,
+        "tls_client_trust_cert_path": certificate.certificate,
+    }
+    encrypted = (*SMALL_FLAGS, "-Dtls.enable=true")
+    async with our_servers(tmp_path, tls=tls) as servers:
+        arguments = (servers.namesrv, "Secret", "10")
+        async with java("Produce", *arguments, home=tmp_path, classes=classes, flags=encrypted) as producer:
+            await producer.wait(60)
+        assert producer.lines[-1] == "stored 10", producer.output
+        async with java("Produce", *arguments, home=tmp_path, classes=classes) as plain:
+            await plain.wait(90)
+        assert plain.lines[-1] == "stored 0", plain.output

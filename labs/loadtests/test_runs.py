@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.bench import rows
+from labs.interop.java_tools import jars
+from loadtests.bench import apache, rows
 from loadtests.bench.bench import Bench
 from loadtests.bench.processes import Server, free_port
 
@@ -28,6 +29,17 @@ def test_the_bench_measures_a_broker(capsys: pytest.CaptureFixture[str]) -> None
         (found,) = rounds
         assert found["rate"] > 0, name
         assert found["errors"] == 0, name
+
+
+def test_the_bench_compares_with_apache(capsys: pytest.CaptureFixture[str]) -> None:
+    """Claim: `python -m loadtests.bench.apache` loads both brokers alike, and says where there is none of Apache's."""
+    jars()
+
+    status = apache.main(["--rounds", "1", "--seconds", "0.1", "--warm-up", "0.2"])
+
+    assert status == 0
+    rows_shown = re.findall(r"│ +([\d,]+) │ +([\d,]+) │", capsys.readouterr().out)
+    assert len(rows_shown) == 2 * len(apache.ROWS)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed (extra: load)")

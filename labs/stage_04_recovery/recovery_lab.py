@@ -90,8 +90,8 @@ class RunningStore:
             offset, end = self.store.min_offset(topic, queue_id), self.store.max_offset(topic, queue_id)
             while offset < end:
                 result = await self.store.get_message_cold(topic, queue_id, offset, 32)
-                for place, message in zip(result.queue_offsets, decode_records(result.records), strict=True):
-                    assert message.queue_offset == place
+                for message in decode_records(result.records):
+                    assert message.queue_offset >= offset
                     bodies.append(message.body.decode())
                 assert result.next_begin_offset > offset, f"{result} does not get further than {offset}"
                 offset = result.next_begin_offset

@@ -18,6 +18,7 @@ from rocketmq_py.remoting.processors import Processors
 from rocketmq_py.sim.environment import simulated_environment
 from rocketmq_py.sim.loop import VirtualLoop
 from rocketmq_py.store.columns import Columns
+from rocketmq_py.store.index_hash import keys_of
 from rocketmq_py.store.tick import Tick
 
 Answer = tuple[int, str | None, dict[str, str]]
@@ -51,6 +52,18 @@ def property_texts(draw: st.DrawFn) -> bytes:
 
 
 @st.composite
+def alike(draw: st.DrawFn) -> list[tuple[bytes, bytes]]:
+    """Messages as one producer batches them: their properties differ in nothing but keys of equal length."""
+    around = draw(
+        st.sampled_from(["TAGS\x01A\x02%s\x02WAIT\x01true\x02", "%s\x02", "%s", "UNIQ_KEY\x01abcd\x02%s\x02"])
+    )
+    name = draw(st.sampled_from(["UNIQ_KEY", "UNIQ_KEY", "KEYS"]))
+    keys = st.sampled_from(["0123", "ABCD", "a1b2", "a b ", "a\x01b2", "a\x02b2", "----", "éé"])
+    texts = [around % f"{name}\x01{draw(keys)}" for _ in range(draw(st.integers(2, 5)))]
+    return [(draw(st.binary(max_size=30)), text.encode()) for text in texts]
+
+
+@st.composite
 def sends(draw: st.DrawFn) -> Send:
     """Requests of all kinds, most of them plain."""
     code = draw(
@@ -59,7 +72,7 @@ def sends(draw: st.DrawFn) -> Send:
     batch = draw(st.sampled_from([False, False, True]))
     body = draw(st.binary(min_size=0, max_size=60))
     if batch:
-        messages = draw(st.lists(st.tuples(st.binary(max_size=30), property_texts()), max_size=4))
+        messages = draw(st.one_of(st.lists(st.tuples(st.binary(max_size=30), property_texts()), max_size=4), alike()))
         body = b"".join(_item(content, properties) for content, properties in messages)
     fields = send_fields(
         draw(st.sampled_from(["Orders", "Orders", "Orders", "Payments", "bad topic!"])),
@@ -81,13 +94,17 @@ def _item(body: bytes, properties: bytes) -> bytes:
     return bytes(item) + properties
 
 
+#: Topic, queue, queue offset, tags code, system flag, properties and index keys of a record.
+Dispatched = tuple[str, int, int, int, int, bytes, tuple[bytes, ...]]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of some requests: the answers, the log, what was told to queues and index, and who took how many."""
 
     answers: list[Answer]
     log: bytes
-    dispatched: list[tuple[str, int, int, int, int, bytes]]
+    dispatched: list[Dispatched]
     taken_by_hot_path: int
 
 
@@ -110,16 +127,17 @@ def run_all(requests: list[Send], *, hot: bool) -> Outcome:
         return runner.run(main(Path(folder)))
 
 
-def _watch_dispatch(tick: Tick) -> list[tuple[str, int, int, int, int, bytes]]:
-    """Note what becomes visible: topic, queue, queue offset, tags code, system flag and properties of each record."""
-    seen: list[tuple[str, int, int, int, int, bytes]] = []
+def _watch_dispatch(tick: Tick) -> list[Dispatched]:
+    """Note what becomes visible of each record."""
+    seen: list[Dispatched] = []
     dispatch = tick.on_visible
 
     def watch(columns: Columns) -> None:
         seen.extend(
-            (slot.topic, slot.queue_id, *row)
-            for slot, *row in zip(
+            (slot.topic, slot.queue_id, *row, tuple(keys_of(row[-1]) if keys is None else keys))
+            for slot, keys, *row in zip(
                 columns.slots,
+                columns.keys,
                 columns.queue_offsets,
                 columns.tags_codes,
                 columns.sys_flags,

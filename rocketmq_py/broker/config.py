@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from rocketmq_py.common.config import key
 from rocketmq_py.common.host import join_address
 from rocketmq_py.common.permission import READ_WRITE
+from rocketmq_py.common.tls_settings import TlsSettings
 
 
 @dataclass(slots=True)
-class BrokerConfig:
+class BrokerConfig(TlsSettings):
     """Settings of a broker process. Durations are milliseconds unless the name says otherwise."""
 
     # --- who and where -------------------------------------------------------------------------------------------

@@ -88,13 +88,12 @@ class ConsumerOffsetManager:
         """Return a copy of a group's offsets in a topic, by queue."""
         return dict(self._offsets.get(topic + _SEPARATOR + group, {}))
 
-    def commit_pull(self, group: str, topic: str, queue_id: int, offset: int) -> None:
-        """Note where a pull ended, for measuring how far behind a group is."""
-        key = topic + _SEPARATOR + group
-        queues = self._pulled.get(key)
-        if queues is None:
-            queues = self._pulled[key] = {}
-        queues[queue_id] = offset
+    def pulled(self, group: str, topic: str) -> dict[int, int]:
+        """Return where the group's pulls end, by queue: readers write it, for measuring how far behind a group is.
+
+        The table is void when the topic or the group is deleted; nobody reads it any more then.
+        """
+        return self._pulled.setdefault(topic + _SEPARATOR + group, {})
 
     def query_pull(self, group: str, topic: str, queue_id: int) -> int:
         """Return where the group's last pull ended; -1 if it never pulled since the start."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.broker.consumer_offset import ConsumerOffsetManager
@@ -64,42 +66,6 @@ def code_of(status: GetMessageStatus, offset: int) -> ResponseCode:
     return code
 
 
-class PullAnswer:
-    """What a pull is answered with.
-
-    Attributes:
-        code: the response code.
-        remark: the name of the store's status.
-        suggested: the broker to ask next.
-        next_begin_offset: where the reader goes on.
-        min_offset, max_offset: what the queue holds.
-        buffers: the body in parts; joined they are whole records, one behind the other.
-        size: bytes of the body.
-    """
-
-    __slots__ = ("buffers", "code", "max_offset", "min_offset", "next_begin_offset", "remark", "size", "suggested")
-
-    def __init__(
-        self,
-        code: ResponseCode,
-        remark: str,
-        next_begin_offset: int,
-        min_offset: int,
-        max_offset: int,
-        suggested: int = MASTER_ID,
-        buffers: Sequence[bytes | memoryview] = (),
-        size: int = 0,
-    ) -> None:
-        self.code = code
-        self.remark = remark
-        self.next_begin_offset = next_begin_offset
-        self.min_offset = min_offset
-        self.max_offset = max_offset
-        self.suggested = suggested
-        self.buffers = buffers
-        self.size = size
-
-
 @dataclass(frozen=True, slots=True)
 class PullTarget:
     """What the checks found; valid for all pulls of one group from one queue while `PullChecks.version` stays.
@@ -108,11 +74,13 @@ class PullTarget:
         config: the topic.
         selection: what the group wants.
         traffic: counts what the group receives.
+        pulled: where the group's pulls end, by queue.
     """
 
     config: TopicConfig
     selection: Selection
     traffic: Traffic
+    pulled: dict[int, int]
 
 
 class PullTerms:
@@ -125,6 +93,7 @@ class PullTerms:
         stores_progress: whether the pull's commit offset is the group's progress.
         hold_millis: how long the request may wait for a message; 0 for not at all.
         traffic: counts what the group receives.
+        pulled: where the group's pulls end, by queue.
         topic_sys_flag, group_sys_flag: what the client is told of both.
         queue: the queue in the store, once it has been found there.
     """
@@ -136,6 +105,7 @@ class PullTerms:
         "hold_millis",
         "max_bytes",
         "max_messages",
+        "pulled",
         "queue",
         "queue_id",
         "stores_progress",
@@ -155,12 +125,13 @@ class PullTerms:
         self.stores_progress = bool(header.sys_flag & flags.PULL_COMMIT_OFFSET)
         self.hold_millis = max(header.suspend_timeout_millis, 0) if header.sys_flag & flags.PULL_SUSPEND else 0
         self.traffic = target.traffic
+        self.pulled = target.pulled
         self.topic_sys_flag = target.config.topic_sys_flag
         self.group_sys_flag = target.selection.group_sys_flag or 0
         self.queue: AnyQueue | None = None
 
 
-class Pull:
+class Pull(msgspec.Struct):
     """One pull under way. Each path has a subclass that knows how to write the answer.
 
     Attributes:
@@ -170,16 +141,20 @@ class Pull:
         owner: the connection that asked.
     """
 
-    __slots__ = ("commit_offset", "offset", "owner", "terms")
+    terms: PullTerms
+    owner: Hashable
+    offset: int
+    commit_offset: int
 
-    def __init__(self, terms: PullTerms, owner: Hashable, offset: int, commit_offset: int) -> None:
-        self.terms = terms
-        self.owner = owner
-        self.offset = offset
-        self.commit_offset = commit_offset
+    def answer(self, code: ResponseCode, remark: str, suggested: int, result: GetMessageResult) -> None:
+        """Write the answer; called once, whenever it comes.
 
-    def answer(self, result: PullAnswer) -> None:
-        """Write the answer; called once, whenever it comes."""
+        Args:
+            code: the response code.
+            remark: the name of the store's status, or what went wrong.
+            suggested: the broker to ask next.
+            result: what was read; its buffers are views of the log, to be sent or copied at once.
+        """
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -199,12 +174,14 @@ class PullChecks:
         subscriptions: Subscriptions,
         read_policy: ReadPolicy,
         statistics: BrokerStatsManager,
+        offsets: ConsumerOffsetManager,
     ) -> None:
         self._config = config
         self._topics = topics
         self._subscriptions = subscriptions
         self._read_policy = read_policy
         self._statistics = statistics
+        self._offsets = offsets
         self._topic_changes = 0
         topics.on_change.append(self._topic_changed)
 
@@ -237,7 +214,8 @@ class PullChecks:
         if not is_tag_type(kind) and not self._config.enable_property_filter:
             remark = f"The broker does not support consumer to filter message by {kind}"
             return Refusal(ResponseCode.SYSTEM_ERROR, remark)
-        return PullTarget(config, selection, self._statistics.group_get(header.topic, header.consumer_group))
+        traffic = self._statistics.group_get(header.topic, header.consumer_group)
+        return PullTarget(config, selection, traffic, self._offsets.pulled(header.consumer_group, header.topic))
 
     def _refuse_broker(self, code: int) -> Refusal | None:
         if busy := self._read_policy.refusal():
@@ -352,19 +330,18 @@ class PullMessageService:
         terms = pull.terms
         if is_first and terms.stores_progress:
             self._commit(pull)
-        policy = self._read_policy
-        if result.status is GetMessageStatus.FOUND:
+        policy, status = self._read_policy, result.status
+        if status is GetMessageStatus.FOUND:
             terms.traffic.add(result.message_count, result.size)
             # Looked up once and for all: the everyday answer.
-            code, remark, buffers, size = ResponseCode.SUCCESS, FOUND, result.buffers, result.size
+            code, remark = ResponseCode.SUCCESS, FOUND
         else:
-            code, remark, buffers, size = code_of(result.status, pull.offset), result.status.name, [], 0
+            code, remark = code_of(status, pull.offset), status.name
             if code is ResponseCode.PULL_NOT_FOUND and is_first and terms.hold_millis and self._keep(pull):
                 return
         suggested = MASTER_ID if policy.is_plain else policy.suggest(terms.group, result.behind_bytes, result.is_slow)
-        following = result.next_begin_offset
-        self._offsets.commit_pull(terms.group, terms.topic, terms.queue_id, following)
-        pull.answer(PullAnswer(code, remark, following, result.min_offset, result.max_offset, suggested, buffers, size))
+        terms.pulled[terms.queue_id] = result.next_begin_offset
+        pull.answer(code, remark, suggested, result)
 
     def _keep(self, pull: Pull) -> bool:
         return self.hold is not None and self.hold(pull, lambda: self.run(pull, is_first=False))
@@ -377,13 +354,13 @@ class PullMessageService:
     def _answer_failure(self, pull: Pull, error: Exception) -> None:
         """Answer a read that the store could not do; the reader stays where it is."""
         logger.error("%r failed: %s", pull, error)
-        pull.answer(PullAnswer(ResponseCode.SYSTEM_ERROR, "store getMessage return null", pull.offset, 0, 0))
+        result = GetMessageResult(GetMessageStatus.NO_MATCHED_MESSAGE, pull.offset, 0, 0)
+        pull.answer(ResponseCode.SYSTEM_ERROR, "store getMessage return null", MASTER_ID, result)
 
     def _answer_reset(self, pull: Pull, offset: int) -> None:
         terms = pull.terms
         minimum = self._store.min_offset(terms.topic, terms.queue_id)
         maximum = self._store.max_offset(terms.topic, terms.queue_id)
-        self._offsets.commit_pull(terms.group, terms.topic, terms.queue_id, offset)
-        pull.answer(
-            PullAnswer(ResponseCode.PULL_OFFSET_MOVED, GetMessageStatus.OFFSET_RESET.name, offset, minimum, maximum)
-        )
+        terms.pulled[terms.queue_id] = offset
+        result = GetMessageResult(GetMessageStatus.OFFSET_RESET, offset, minimum, maximum)
+        pull.answer(ResponseCode.PULL_OFFSET_MOVED, result.status.name, MASTER_ID, result)

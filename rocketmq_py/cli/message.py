@@ -10,11 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from rocketmq_py.cli.client_errors import run_admin, run_client
+from rocketmq_py.cli.connect import connecting
 from rocketmq_py.cli.consume import ConsumeOptions, Start, parse_time, print_json_line
 from rocketmq_py.cli.consume import consume as consume_messages
 from rocketmq_py.cli.options import DEFAULT_NAMESRV, JsonOption, NamesrvOption
 from rocketmq_py.cli.output import CliError, Exit, Output, reporting
 from rocketmq_py.client.admin.client import AdminClient
+from rocketmq_py.client.config import ProducerConfig
 from rocketmq_py.client.producer import Producer
 from rocketmq_py.common.message import Message, MessageExt
 
@@ -45,7 +47,7 @@ def send(
 
         async def work() -> None:
             rows = []
-            async with Producer(namesrv_addr=namesrv) as producer:
+            async with Producer(config=connecting(ProducerConfig(), namesrv)) as producer:
                 for _ in range(count):
                     message = Message.of(topic, content, tags=tags, keys=keys)
                     message.properties.update(properties)

@@ -1,7 +1,8 @@
 """One connection, on either side: bytes in, requests to handlers, responses to those who wait for them.
 
 Reading is the hot path. All frames of one read go through one loop; a hot code is handled there, without a task, a
-future or a command object. What is written while reading leaves with one write at the end.
+future or a command object. What is said during a turn of the loop leaves with one write at its end,
+for all connections in a row: a peer that sleeps is woken once, and finds the rest of its answers when it looks again.
 
 Source: `NettyRemotingAbstract`, RocketMQ 5.3.
 """
@@ -114,7 +115,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._frames = FrameBuffer()
         self._out: list[bytes | memoryview] = []
-        self._is_reading = self._flush_is_due = False
+        self._flush_is_due = False
         self._waiting: dict[int, asyncio.Future[RemotingCommand]] = {}
         self._in_work = self._unknown_responses = 0
         self._pauses: set[str] = set()
@@ -178,7 +179,6 @@ class Connection(asyncio.BufferedProtocol):
         data = bytes(self._hub.receive_buffer[:nbytes])
         now = self._time()
         self.last_active = now
-        self._is_reading = True
         try:
             if self._tls is not None or (not self.has_framed and self._is_tls(data)):
                 data = self._decrypt(data)
@@ -195,10 +195,6 @@ class Connection(asyncio.BufferedProtocol):
             # Broad on purpose: an error of ours in one request must cost this connection and no other.
             logger.exception("a request from %s could not be handled", self.remote_address)
             self.close("see the error above")
-        finally:
-            self._is_reading = False
-            if self._out:
-                self.flush()
 
     def eof_received(self) -> bool:
         """The peer ended its side: close ours too."""
@@ -266,7 +262,7 @@ class Connection(asyncio.BufferedProtocol):
             self._tls = TlsLayer(self._hub.tls_context, server_side=True)
             return True
         if self._hub.requires_tls:
-            raise FrameError("this server takes TLS connections only (tlsMode=enforcing)")
+            raise FrameError("this server takes TLS connections only (tls.server.mode=enforcing)")
         return False
 
     def _decrypt(self, data: bytes) -> bytes:
@@ -282,6 +278,9 @@ class Connection(asyncio.BufferedProtocol):
             self._write_raw(self._tls.outgoing())
         if self._tls.is_ready and self._tls_ready is not None and not self._tls_ready.done():
             self._tls_ready.set_result(None)
+        if self._out:
+            # Said while the handshake went on.
+            self.flush()
         return plain
 
     # --- requests ------------------------------------------------------------------------------------------------
@@ -409,7 +408,7 @@ class Connection(asyncio.BufferedProtocol):
     def write_soon(self, data: bytes | bytearray | memoryview) -> None:
         """Write `data` with everything else that this connection has to say in this loop iteration."""
         self._out.append(data)  # type: ignore[arg-type]
-        if not self._is_reading and not self._flush_is_due:
+        if not self._flush_is_due:
             self._flush_is_due = True
             self._hub.flush_soon(self)
 

@@ -65,6 +65,24 @@ def unpack_places(data: bytes | bytearray | memoryview) -> tuple[tuple[int, ...]
     return flat[0::2], flat[1::2]
 
 
+_PHYSICAL_OFFSET = struct.Struct(">q").unpack_from
+
+
+@functools.lru_cache(maxsize=1024)
+def _sizes_struct(count: int) -> struct.Struct:
+    """Return the struct of `count` units in a row of which only the sizes are read."""
+    return struct.Struct(">" + "8xi8x" * count)
+
+
+def unpack_span(data: bytes | bytearray | memoryview) -> tuple[int, int, tuple[int, ...]]:
+    """Return the physical offsets of the first and the last unit in `data`, and the sizes of all of them.
+
+    If the sizes add up to the distance, the records are neighbours in the log and their offsets need not be unpacked.
+    """
+    sizes = _sizes_struct(len(data) // UNIT_SIZE).unpack(data)
+    return _PHYSICAL_OFFSET(data)[0], _PHYSICAL_OFFSET(data, len(data) - UNIT_SIZE)[0], sizes
+
+
 def valid_prefix(data: bytes, after: int = -1) -> tuple[int, int]:
     """Judge units read from a file.
 

@@ -11,10 +11,11 @@ Source: `DefaultMessageStore#getMessage`, RocketMQ 5.3.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from typing import Final
+
+import msgspec
 
 from rocketmq_py.common.environment import RunBlocking
 from rocketmq_py.store.batch_consume_queue import BATCH_UNIT_LAYOUT, BATCH_UNIT_SIZE, BatchConsumeQueue, BatchUnit
@@ -22,7 +23,7 @@ from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.config import BrokerRole, MessageStoreConfig
 from rocketmq_py.store.consume_queue import ConsumeQueue
 from rocketmq_py.store.consume_queue_store import ConsumeQueueStore
-from rocketmq_py.store.consume_queue_unit import FILLER_SIZE, UNIT_SIZE, unpack_places, unpack_units
+from rocketmq_py.store.consume_queue_unit import FILLER_SIZE, UNIT_SIZE, unpack_places, unpack_span, unpack_units
 from rocketmq_py.store.filter import ALL, MessageFilter
 
 #: The most bytes that one read returns, beyond a first message that is larger.
@@ -47,8 +48,7 @@ class GetMessageStatus(enum.Enum):
     OFFSET_RESET = "OFFSET_RESET"
 
 
-@dataclass(slots=True)
-class GetMessageResult:
+class GetMessageResult(msgspec.Struct):
     """The answer to a read.
 
     Attributes:
@@ -62,19 +62,17 @@ class GetMessageResult:
         size: bytes in them.
         behind_bytes: distance from the last unit looked at to the end of the log.
         is_slow: that distance is more than the machine is expected to keep in memory.
-        queue_offsets: queue offset of each record.
     """
 
     status: GetMessageStatus
     next_begin_offset: int
     min_offset: int
     max_offset: int
-    buffers: list[bytes | memoryview] = field(default_factory=list)
+    buffers: list[bytes | memoryview] = []
     message_count: int = 0
     size: int = 0
     behind_bytes: int = 0
     is_slow: bool = False
-    queue_offsets: Sequence[int] = ()
 
     @property
     def records(self) -> bytes:
@@ -176,13 +174,13 @@ class MessageReader:
         units = queue.read(offset, max(1, min(max_count, config.max_transfer_count_on_message_in_memory)))
         if not units:
             return None
-        physical_offsets, sizes = unpack_places(units)
-        begin, last, count = physical_offsets[0], physical_offsets[-1], len(sizes)
-        total, end, log_end = sum(sizes), last + sizes[-1], log.max_offset
+        begin, last, sizes = unpack_span(units)
+        count, total, end, log_end = len(sizes), sum(sizes), last + sizes[-1], log.max_offset
         if (
             log_end - begin > self.memory_limit
             or end > log_end
-            or total > min(max_bytes, MAX_PULL_BYTES, config.max_transfer_bytes_on_message_in_memory)
+            or total > config.max_transfer_bytes_on_message_in_memory
+            or total > max_bytes
         ):
             return None
         buffers: list[bytes | memoryview] | None
@@ -190,7 +188,7 @@ class MessageReader:
             view = log.young_view(begin, total)
             buffers = None if view is None else [view]
         else:
-            buffers = log.young_views(physical_offsets, sizes)
+            buffers = log.young_views(*unpack_places(units))
         if buffers is None:
             return None
         return GetMessageResult(
@@ -202,8 +200,6 @@ class MessageReader:
             count,
             total,
             log_end - last,
-            False,
-            range(offset, offset + count),
         )
 
     def _corrected(self, following: int, asked: int) -> int:
@@ -214,7 +210,7 @@ class MessageReader:
 
     # --- units --------------------------------------------------------------------------------------------------------
 
-    def _units(self, queue: ConsumeQueue, offset: int, count: int, fetched: Fetched) -> bytes:
+    def _units(self, queue: ConsumeQueue, offset: int, count: int, fetched: Fetched) -> bytes | bytearray:
         units = queue.read(offset, count)
         if units is not None:
             return units
@@ -292,7 +288,6 @@ class Scan:
         "_last",
         "_max_count",
         "_next_file",
-        "_queue_offsets",
         "_reader",
         "_status",
         "max_bytes",
@@ -317,7 +312,6 @@ class Scan:
         self._max_count = max_count
         self.max_bytes = min(max(max_bytes, MIN_PULL_BYTES), MAX_PULL_BYTES)
         self.picked: list[tuple[int, int]] = []
-        self._queue_offsets: list[int] = []
         self._bytes = self._count = 0
         self._status = GetMessageStatus.NO_MATCHED_MESSAGE
         self._next_file = -1
@@ -346,7 +340,6 @@ class Scan:
             if not self._matches_record(physical_offset, size):
                 continue
             picked.append((physical_offset, size))
-            self._queue_offsets.append(queue_offset)
             self._bytes += size
             self._count += count
             self._next_file = -1
@@ -393,7 +386,6 @@ class Scan:
             self._bytes,
             behind,
             behind > self._reader.memory_limit,
-            self._queue_offsets,
         )
 
     def gather(self) -> list[bytes | memoryview]:

@@ -58,9 +58,20 @@ class UnitQueue:
         tail: the units from `flushed` on.
         dirty_since: loop time at which the oldest unit of the tail came; 0.0 if the tail is empty.
         is_deleted: the topic was deleted; nothing is written any more.
+        units_per_file: 300,000 by default.
     """
 
-    __slots__ = ("dirty_since", "files", "first", "flushed", "is_deleted", "queue_id", "tail", "topic")
+    __slots__ = (
+        "dirty_since",
+        "files",
+        "first",
+        "flushed",
+        "is_deleted",
+        "queue_id",
+        "tail",
+        "topic",
+        "units_per_file",
+    )
 
     unit_size: ClassVar[int]
 
@@ -73,6 +84,7 @@ class UnitQueue:
         self.tail = bytearray()
         self.dirty_since = 0.0
         self.is_deleted = False
+        self.units_per_file = files.file_size // self.unit_size
 
     @property
     def end(self) -> int:
@@ -80,36 +92,32 @@ class UnitQueue:
         return self.flushed + len(self.tail) // self.unit_size
 
     @property
-    def units_per_file(self) -> int:
-        """Units of one file: 300,000 by default."""
-        return self.files.file_size // self.unit_size
-
-    @property
     def key(self) -> Key:
         """Topic and queue id."""
         return (self.topic, self.queue_id)
 
-    def read(self, start: int, count: int) -> bytes | None:
+    def read(self, start: int, count: int) -> bytes | bytearray | None:
         """Return up to `count` units from number `start` on, all of one file.
 
         Returns:
             Fewer units at the end of a file or of the queue; None if reading would wait for the disk.
         """
-        size, per_file = self.unit_size, self.units_per_file
-        count = min(count, per_file - start % per_file, self.end - start)
-        if start >= self.flushed:
-            at = (start - self.flushed) * size
-            return bytes(self.tail[at : at + count * size])
+        size, per_file, flushed = self.unit_size, self.units_per_file, self.flushed
+        count = min(count, per_file - start % per_file)
+        if start >= flushed:
+            at = (start - flushed) * size
+            return self.tail[at : at + count * size]
+        count = min(count, self.end - start)
         if start < self.first or count <= 0:
             return b""
-        old = min(count, self.flushed - start)
-        data = self.files.read((self.topic, self.queue_id), start * size, old * size, self.flushed * size)
+        old = min(count, flushed - start)
+        data = self.files.read((self.topic, self.queue_id), start * size, old * size, flushed * size)
         if data is None or len(data) != old * size:
             # A file that was deleted or cut by somebody else ends with its last whole unit.
             return data and data[: len(data) // size * size]
         return data + self.tail[: (count - old) * size]
 
-    def read_blocking(self, start: int, count: int) -> bytes:
+    def read_blocking(self, start: int, count: int) -> bytes | bytearray:
         """Like `read`, but waits for the disk."""
         data = self.read(start, count)
         return data if data is not None else self.cold_read(start, count)()

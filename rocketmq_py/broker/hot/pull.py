@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import msgspec
 
 from rocketmq_py.broker.hot.responses import NUMBER, ResponseTemplate
-from rocketmq_py.broker.pull_message import FOUND, Pull, PullAnswer, PullChecks, PullMessageService, PullTerms
+from rocketmq_py.broker.pull_message import FOUND, Pull, PullChecks, PullMessageService, PullTerms
 from rocketmq_py.broker.refusal import Refusal
 from rocketmq_py.common.errors import InvalidInputError
 from rocketmq_py.common.java import parse_i32, parse_i64
@@ -20,6 +20,7 @@ from rocketmq_py.remoting.answer import answer
 from rocketmq_py.remoting.codes import RequestCode, ResponseCode
 from rocketmq_py.remoting.headers.pull import PullMessageRequestHeader
 from rocketmq_py.remoting.processors import HotCommand, Processors
+from rocketmq_py.store.get_message import GetMessageResult
 
 #: Most cached verdicts; beyond it the table begins anew.
 MAX_ENTRIES: Final = 65_536
@@ -76,31 +77,22 @@ class Sink(Hashable, Protocol):
 class HotPullRequest(Pull):
     """A pull whose answer is filled into a template and written beside those of the same turn of the loop."""
 
-    __slots__ = ("_opaque", "_path")
+    opaque: int
+    path: HotPull
 
-    def __init__(
-        self, terms: PullTerms, owner: Sink, offset: int, commit_offset: int, opaque: int, path: HotPull
-    ) -> None:
-        self.terms = terms
-        self.owner = owner
-        self.offset = offset
-        self.commit_offset = commit_offset
-        self._opaque = opaque
-        self._path = path
-
-    def answer(self, result: PullAnswer) -> None:
+    def answer(self, code: ResponseCode, remark: str, suggested: int, result: GetMessageResult) -> None:
         """Write head and records as one piece of bytes."""
         terms, buffers = self.terms, result.buffers
-        template = self._path.found if result.remark is FOUND else self._path.template(result)
+        template = self.path.found if remark is FOUND else self.path.template(code, remark)
         head = template.fill_head(
             result.size,
-            result.suggested,
+            suggested,
             result.next_begin_offset,
             result.min_offset,
             result.max_offset,
             terms.topic_sys_flag,
             terms.group_sys_flag,
-            self._opaque,
+            self.opaque,
         )
         owner: Sink = self.owner  # type: ignore[assignment]
         owner.write_soon(head + buffers[0] if len(buffers) == 1 else b"".join([head, *buffers]))
@@ -189,9 +181,9 @@ class HotPull:
         entry = self._entries[key] = PullEntry(PullTerms(header, target), version)
         return entry
 
-    def template(self, result: PullAnswer) -> ResponseTemplate:
+    def template(self, code: ResponseCode, remark: str) -> ResponseTemplate:
         """Return the template for answers with this code and remark."""
-        key = (result.code, result.remark)
+        key = (code, remark)
         template = self._templates.get(key)
         if template is None:
             template = self._templates[key] = self._make_template(*key)

@@ -18,31 +18,29 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
 
 from rocketmq_py.broker.config import BrokerConfig
+from rocketmq_py.broker.hot.batch import split_batch
+from rocketmq_py.broker.hot.plain_properties import PlainProperties, index_keys
 from rocketmq_py.broker.hot.responses import NUMBER, OFFSET_ID_TAIL, TEXT, ResponseTemplate
 from rocketmq_py.broker.refusal import Refusal
 from rocketmq_py.broker.send_hooks import SendHooks
 from rocketmq_py.broker.send_message import (
     ASKS_FOR_TRIGGERS,
-    MAX_BATCH_MESSAGES,
     SPECIAL_PROPERTIES,
     SendChecks,
     batch_suffixes,
     stored_properties,
     stored_suffix,
-    tags_code,
 )
 from rocketmq_py.broker.statistics import BrokerStatsManager, Traffic
 from rocketmq_py.broker.topic_config import TopicConfigManager
-from rocketmq_py.common import properties as names
 from rocketmq_py.common.errors import InvalidInputError
 from rocketmq_py.common.java import parse_i32
-from rocketmq_py.common.message_batch import ITEM_LAYOUT
 from rocketmq_py.common.properties import MAX_PROPERTIES_LENGTH
 from rocketmq_py.common.sys_flag import COMPRESSION_MASK
 from rocketmq_py.remoting.answer import answer
@@ -53,22 +51,10 @@ from rocketmq_py.remoting.processors import HotCommand, Processors
 from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.put_hooks import PutHooks
 from rocketmq_py.store.queue_slot import QueueSlot, QueueSlots
-from rocketmq_py.store.tick import BatchRow, StoreRefusedError, Tick
+from rocketmq_py.store.tick import StoreRefusedError, Tick
 
 #: Most cached targets; beyond it the table begins anew.
 MAX_ENTRIES: Final = 200_000
-#: Most cached tags.
-MAX_TAGS: Final = 65_536
-
-_ITEM: Final = ITEM_LAYOUT.struct
-#: Head of a batch's item and the two bytes of its properties' length; the body lies between them.
-_ITEM_SIZE: Final = ITEM_LAYOUT.size + 2
-
-_UNIQUE_KEY: Final = names.UNIQ_KEY.encode()
-_TAGS: Final = names.TAGS.encode()
-_KEYS: Final = names.KEYS.encode()
-_BLANK: Final = names.KEY_SEPARATOR.encode()
-_END: Final = names.PROPERTY_SEPARATOR.encode()
 #: Longest text of a number that certainly fits into 64 bits.
 _I64_DIGITS: Final = 18
 
@@ -189,7 +175,6 @@ class HotSend:
         # One for the last separator, which may be missing.
         self._max_properties = MAX_PROPERTIES_LENGTH - len(self._suffix) - 1
         self._targets: dict[Key, HotTarget] = {}
-        self._tags_codes: dict[bytes | None, int] = {}
         # Messages of one moment carry the same born time, so the last one read is kept with its text.
         self._born_text, self._born = "0", 0
         decode_v2 = msgspec.json.Decoder(HotSendHeaderV2).decode
@@ -202,9 +187,9 @@ class HotSend:
         self._log = log
         self.address_changed()
         topics.on_change.append(lambda topic: self._targets.clear())
-        send_hooks.on_change.append(self._join_triggers)
-        put_hooks.on_change.append(self._join_triggers)
-        self._join_triggers()
+        self._plain = PlainProperties(self._triggers())
+        for hooks in (send_hooks, put_hooks):
+            hooks.on_change.append(lambda: self._plain.watch(self._triggers()))
 
     def address_changed(self) -> None:
         """Make the answer anew: it holds the broker's address, which is known for sure once the port is bound."""
@@ -213,10 +198,8 @@ class HotSend:
         self._batch_template = _template(self._config, TEXT, TEXT)
         self._batch_template_without_key = _template(self._config, TEXT, None)
 
-    def _join_triggers(self) -> None:
-        self._match_plain = match_plain(
-            (*SPECIAL_PROPERTIES, *ASKS_FOR_TRIGGERS, *self._send_hooks.triggers, *self._put_hooks.triggers)
-        )
+    def _triggers(self) -> tuple[bytes, ...]:
+        return (*SPECIAL_PROPERTIES, *ASKS_FOR_TRIGGERS, *self._send_hooks.triggers, *self._put_hooks.triggers)
 
     def register(self, processors: Processors) -> None:
         """Register the three codes as hot."""
@@ -240,7 +223,7 @@ class HotSend:
         properties = (header.i or "").encode()
         if len(properties) > self._max_properties:
             return False
-        found = self._match_plain(properties)  # test 4
+        found = self._plain.match(properties)  # test 4
         if found is None:
             return False
         # From here on nothing fails but the store, and that before anything is changed.
@@ -262,7 +245,7 @@ class HotSend:
         unique_key, tags, keys = found.groups()
         if unique_key is None:
             return False
-        code = self._tags_codes.get(tags)
+        code = self._plain.codes.get(tags)
         queue_offset, physical_offset = self._tick.add(
             target.slot,
             body,
@@ -271,7 +254,7 @@ class HotSend:
             target.sys_flag,
             self._born,
             connection.born_host,
-            self._remember_tags(tags) if code is None else code,
+            self._plain.remember(tags) if code is None else code,
             index_keys(unique_key, keys),
         )
         traffic = target.traffic
@@ -298,7 +281,7 @@ class HotSend:
         if tags is not None or keys is not None:
             # They would be those of every message.
             return False
-        items = self._split(body, batch_suffixes(properties, self._suffix), unique_key)
+        items = split_batch(self._plain, body, batch_suffixes(properties, self._suffix), unique_key)
         if items is None:
             return False
         queue_offset, offsets = self._tick.add_batch(
@@ -322,43 +305,6 @@ class HotSend:
         """Return the offset message ids of a batch, separated by commas: all their digits come from one call."""
         digits = struct.pack(f">{len(offsets)}Q", *offsets).hex().upper()
         return (self._host + f",{self._host}".join([digits[at : at + 16] for at in range(0, len(digits), 16)])).encode()
-
-    def _split(self, body: bytes, suffixes: tuple[bytes, bytes], batch_key: bytes | None) -> list[BatchRow] | None:
-        """Split the body of a batch (`common/message_batch.py`); None if the ordinary path must look at it.
-
-        Every length of the whole batch is checked before anything of it is appended. A message without a unique key
-        gets that of the batch, see `batch_suffixes`.
-        """
-        suffix, suffix_with_key = suffixes
-        items: list[BatchRow] = []
-        at, end, longest = 0, len(body), MAX_PROPERTIES_LENGTH - len(suffix_with_key) - 1
-        unpack, match, codes = _ITEM.unpack_from, self._match_plain, self._tags_codes
-        while at < end:
-            if end - at < _ITEM_SIZE or len(items) == MAX_BATCH_MESSAGES:
-                return None
-            size, _, _, flag, body_length = unpack(body, at)
-            item_end = at + size
-            properties_at = at + _ITEM_SIZE + body_length
-            if body_length < 0 or not properties_at <= item_end <= end:
-                return None
-            length = item_end - properties_at
-            if body[properties_at - 2] << 8 | body[properties_at - 1] != length or length > longest:
-                return None
-            properties = body[properties_at:item_end]
-            found = match(properties)
-            if found is None:
-                return None
-            unique_key, tags, keys = found.groups()
-            code = codes.get(tags)
-            if code is None:
-                code = self._remember_tags(tags)
-            own_suffix = suffix_with_key if unique_key is None else suffix
-            # Calls are spared for messages as they usually are: ended by a separator, and without KEYS.
-            stored = properties + own_suffix if properties[-1:] == _END else stored_properties(properties, own_suffix)
-            known = (unique_key,) if unique_key and keys is None else index_keys(unique_key or batch_key, keys)
-            items.append((flag, body[at + _ITEM.size : properties_at - 2], stored, code, known))
-            at = item_end
-        return items
 
     def _find_target(self, key: Key, header: HotSendHeader, connection: Producer) -> HotTarget | None:
         """Run the checks for a key that was not seen since the last change; None leaves it to the ordinary path."""
@@ -387,42 +333,6 @@ class HotSend:
             return False
         self._born_text, self._born = text, int(text)
         return True
-
-    def _remember_tags(self, tags: bytes | None) -> int:
-        if len(self._tags_codes) >= MAX_TAGS:
-            self._tags_codes.clear()
-        code = self._tags_codes[tags] = tags_code(str(tags or b"", "utf-8", "replace"))
-        return code
-
-
-def index_keys(unique_key: bytes | None, keys: bytes | None) -> tuple[bytes, ...]:
-    """Return the keys that the index has of a message; see `keys_of`, which finds them in stored properties."""
-    if keys is None:
-        return () if unique_key is None else (unique_key,)
-    words = (keys,) if _BLANK not in keys else tuple(filter(None, keys.split(_BLANK)))
-    return words if unique_key is None else (unique_key, *words)
-
-
-def match_plain(triggers: Iterable[bytes]) -> Callable[[bytes], re.Match[bytes] | None]:
-    """Return a match of properties in which nobody looks at anything.
-
-    Its groups are the unique key, the tags and the keys: the last of each, as the later of two equal names counts.
-    Anything that is legal but not usual does not match: empty values and names, a unique key that is no word.
-
-    One pass does it all. The quantifiers are possessive: what has matched is never tried again in another way.
-
-    Args:
-        triggers: beginnings of properties that somebody looks at, see `SendHook.triggers`.
-    """
-    watched = b"|".join((*(name + b"\x01" for name in (_UNIQUE_KEY, _TAGS, _KEYS)), *triggers))
-    unique_key, tags, keys = (name + b"\x01(%b++)" for name in (_UNIQUE_KEY, _TAGS, _KEYS))
-    alternatives = (
-        unique_key % b"[0-9A-Za-z]",
-        tags % b"[^\x02]",
-        keys % b"[^\x02]",
-        b"(?!" + watched + b")[^\x01\x02]++\x01[^\x02]*+",
-    )
-    return re.compile(b"(?:(?:" + b"|".join(alternatives) + b")(?:\x02|\\Z))*+").fullmatch
 
 
 def _checked_header(header: HotSendHeader, queue_id: int) -> SendMessageRequestHeader:

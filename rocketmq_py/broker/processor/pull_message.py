@@ -5,36 +5,33 @@ Source: `PullMessageProcessor`, RocketMQ 5.3.
 
 from __future__ import annotations
 
-from rocketmq_py.broker.pull_message import Pull, PullAnswer, PullChecks, PullMessageService, PullTarget, PullTerms
+from rocketmq_py.broker.pull_message import Pull, PullChecks, PullMessageService, PullTerms
 from rocketmq_py.broker.refusal import Refusal
 from rocketmq_py.remoting.answer import answer
-from rocketmq_py.remoting.codes import RequestCode
+from rocketmq_py.remoting.codes import RequestCode, ResponseCode
 from rocketmq_py.remoting.command import RemotingCommand
 from rocketmq_py.remoting.header import decode_header
 from rocketmq_py.remoting.headers.pull import PullMessageRequestHeader, PullMessageResponseHeader
 from rocketmq_py.remoting.processors import DEFERRED, Deferred, Processors, Request
+from rocketmq_py.store.get_message import GetMessageResult
 
 
 class OrdinaryPull(Pull):
     """A pull whose answer is a whole response, written in the header form of its request."""
 
-    __slots__ = ("_request",)
+    request: Request
 
-    def __init__(self, header: PullMessageRequestHeader, target: PullTarget, request: Request) -> None:
-        super().__init__(PullTerms(header, target), request.connection, header.queue_offset, header.commit_offset)
-        self._request = request
-
-    def answer(self, result: PullAnswer) -> None:
+    def answer(self, code: ResponseCode, remark: str, suggested: int, result: GetMessageResult) -> None:
         """Build the response and send it."""
         header = PullMessageResponseHeader(
-            suggest_which_broker_id=result.suggested,
+            suggest_which_broker_id=suggested,
             next_begin_offset=result.next_begin_offset,
             min_offset=result.min_offset,
             max_offset=result.max_offset,
             topic_sys_flag=self.terms.topic_sys_flag,
             group_sys_flag=self.terms.group_sys_flag,
         )
-        self._request.reply(answer(result.code, result.remark, header=header, body=b"".join(result.buffers)))
+        self.request.reply(answer(code, remark, header=header, body=b"".join(result.buffers)))
 
 
 class PullMessageProcessor:
@@ -56,5 +53,6 @@ class PullMessageProcessor:
         if isinstance(found, Refusal):
             return found.to_response()
 
-        self._service.run(OrdinaryPull(header, found, request))
+        terms, connection = PullTerms(header, found), request.connection
+        self._service.run(OrdinaryPull(terms, connection, header.queue_offset, header.commit_offset, request))
         return DEFERRED

@@ -81,7 +81,7 @@ class QueryConsumeQueueProcessor:
         return found if isinstance(found, Selection) else None
 
 
-def _describe(units: bytes, selection: Selection | None) -> list[ConsumeQueueData]:
+def _describe(units: bytes | bytearray, selection: Selection | None) -> list[ConsumeQueueData]:
     return [
         ConsumeQueueData(
             physic_offset=physical_offset,
