@@ -84,6 +84,26 @@ async def test_a_stop_in_order_leaves_no_decision_without_its_op_record() -> Non
 
 
 @pytest.mark.virtual_time
+async def test_what_the_broker_must_remember_is_bounded_however_seldom_it_checks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One undecided half message holds up the progress, and all decided ones behind it are remembered. With checks once
+    an hour a round comes earlier when there are too many."""
+    monkeypatch.setattr("rocketmq_py.broker.transaction.check_service.MAX_TABLE", 20)
+    broker = TransactionMachine(transaction_check_interval=3_600_000)
+    await broker.start()
+    broker.truth["first"] = COMMIT
+    await broker.send_half("first")
+    for number in range(60):
+        await broker.end(await broker.send_half(str(number)), COMMIT)
+        await asyncio.sleep(0.5)
+    assert len(broker.table) < 40
+    assert broker.checked == ["first"]
+    assert (await broker.delivered())["first"] == 1
+    await broker.stop()
+
+
+@pytest.mark.virtual_time
 async def test_a_decision_made_while_the_broker_stops_is_recorded_at_once() -> None:
     broker = TransactionMachine()
     await broker.start()

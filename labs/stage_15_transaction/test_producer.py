@@ -293,6 +293,14 @@ async def test_a_producer_without_a_group_is_refused(environment: Environment) -
         TransactionProducer("", Book(), environment=environment)
 
 
+@pytest.mark.parametrize("name", ["check_thread_pool_max_size", "check_request_hold_max", "execute_thread_max"])
+@pytest.mark.virtual_time
+async def test_pools_without_room_are_refused(environment: Environment, name: str) -> None:
+    config = TransactionProducerConfig(**{name: 0})
+    with pytest.raises(InvalidInputError, match=f"{name} is 0"):
+        TransactionProducer("bank", Book(), config, environment=environment)
+
+
 @pytest.mark.virtual_time
 async def test_two_producers_of_one_group_need_two_clients(tmp_path: Path, environment: Environment) -> None:
     async with transaction_lab(tmp_path, environment) as lab, lab.producer() as first:

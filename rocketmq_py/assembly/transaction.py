@@ -11,7 +11,7 @@ from rocketmq_py.broker.send_hooks import SendHooks
 from rocketmq_py.broker.statistics import BrokerStatsManager
 from rocketmq_py.broker.topic_config import TopicConfigManager
 from rocketmq_py.broker.transaction.check_request import CheckSender
-from rocketmq_py.broker.transaction.check_service import TransactionalMessageCheckService
+from rocketmq_py.broker.transaction.check_service import RELIEF_SECONDS, TransactionalMessageCheckService
 from rocketmq_py.broker.transaction.load import TransactionLoader
 from rocketmq_py.broker.transaction.op_batch import TransactionalOpBatchService
 from rocketmq_py.broker.transaction.op_search import OpSearch
@@ -91,6 +91,7 @@ def _install_checks(kernel: Kernel, table: TransactionTable, ops: TransactionalO
     if not config.is_master:
         return
     work = kernel.periodic.every(config.transaction_check_interval / 1_000, service.run, "check half messages")
+    kernel.periodic.every(RELIEF_SECONDS, service.relieve, "keep the transaction table small")
 
     def settings_changed(keys: frozenset[str]) -> None:
         # From the next run on.

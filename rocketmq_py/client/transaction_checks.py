@@ -11,7 +11,6 @@ Source: `ClientRemotingProcessor#checkTransactionState`, `DefaultMQProducerImpl#
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -100,12 +99,10 @@ class CheckPool:
 
     async def stop(self) -> None:
         """Drop what waits, and cancel what is being worked on; the broker asks another member, or again."""
-        for worker in self._workers:
+        workers, self._workers = self._workers, []
+        for worker in workers:
             worker.cancel()
-        for worker in self._workers:
-            with contextlib.suppress(asyncio.CancelledError):
-                await worker
-        self._workers.clear()
+        await asyncio.gather(*workers, return_exceptions=True)
 
 
 class TransactionChecks:

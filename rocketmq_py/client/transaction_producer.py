@@ -39,7 +39,7 @@ from rocketmq_py.client.transaction_listener import (
 )
 from rocketmq_py.common import properties as names
 from rocketmq_py.common.environment import Environment
-from rocketmq_py.common.errors import RocketMQError
+from rocketmq_py.common.errors import InvalidInputError, RocketMQError
 from rocketmq_py.common.message import Message, MessageQueue
 from rocketmq_py.common.message_id import parse_offset_id
 from rocketmq_py.common.sys_flag import TRANSACTION_PREPARED
@@ -74,6 +74,16 @@ class TransactionProducerConfig(ProducerConfig):
     check_thread_pool_max_size: int = 1
     check_request_hold_max: int = 2_000
     execute_thread_max: int = 20
+
+    def check(self) -> None:
+        """Refuse sizes of pools that are none.
+
+        Raises:
+            InvalidInputError: with the setting.
+        """
+        for name in ("check_thread_pool_max_size", "check_request_hold_max", "execute_thread_max"):
+            if getattr(self, name) < 1:
+                raise InvalidInputError(f"{name} is {getattr(self, name)}; it is 1 or more")
 
 
 class TransactionProducer(Producer):
@@ -113,6 +123,7 @@ class TransactionProducer(Producer):
         if not group:
             raise ClientError("a transactional producer needs a group: brokers ask its members how transactions ended")
         settings = replace(config) if config is not None else TransactionProducerConfig()
+        settings.check()
         super().__init__(group, settings, namesrv_addr=namesrv_addr, instance=instance, environment=environment)
         self.topics = list(dict.fromkeys(topics))
         for topic in self.topics:

@@ -43,6 +43,10 @@ logger = logging.getLogger(__name__)
 
 #: Decided half messages that are passed before other work gets its turn.
 PASS_BATCH: Final = 1_000
+#: Half messages in the table beyond which a run is not put off until its time: what one process must remember.
+MAX_TABLE: Final = 1_000_000
+#: Seconds between two looks at that.
+RELIEF_SECONDS: Final = 5.0
 #: Verdicts of the store on a message that will never fit: waiting does not help.
 _NEVER: Final = (PutMessageStatus.MESSAGE_ILLEGAL, PutMessageStatus.PROPERTIES_SIZE_EXCEEDED)
 
@@ -114,6 +118,12 @@ class TransactionalMessageCheckService:
         self._sender = sender
         self._clock = clock
         self._make_topic = make_topic
+        self._running = asyncio.Lock()
+
+    async def relieve(self) -> None:
+        """Do a round now if the table has grown too large for its time, such as with a check once an hour."""
+        if len(self._table) > MAX_TABLE and not self._running.locked():
+            await self.run()
 
     async def run(self) -> None:
         """Look at the half queue once, up to the first half message that is too young.
@@ -127,12 +137,13 @@ class TransactionalMessageCheckService:
             reserved_hours=self._reserved_hours,
             started_ms=self._clock.wall_ms(),
         )
-        self._ops.write_soon()
-        try:
-            while await self._pass_decided() and await self._check_batch(terms):
-                pass
-        finally:
-            self._store_progress()
+        async with self._running:
+            self._ops.write_soon()
+            try:
+                while await self._pass_decided() and await self._check_batch(terms):
+                    pass
+            finally:
+                self._store_progress()
 
     async def _pass_decided(self) -> bool:
         """Pass decided half messages without reading them; return whether anything is left to look at."""
