@@ -30,7 +30,7 @@ from rocketmq_py.testing.eventually import eventually
 
 from .apache import ApacheServers, apache_servers
 from .java_tools import compile_sources, free_port, jars, java
-from .other_clients import go_client
+from .other_clients import go_transactions
 from .our_servers import our_servers
 
 pytestmark = [pytest.mark.interop, pytest.mark.serial, pytest.mark.timeout(400)]
@@ -155,10 +155,10 @@ async def test_the_half_message_of_a_killed_java_producer_is_asked_of_another_on
 
 
 async def test_a_go_producer_commits_rolls_back_and_is_asked_by_our_broker(tmp_path: Path) -> None:
-    client = go_client()
+    client = go_transactions()
     async with our_servers(tmp_path, **SOON) as servers, AdminClient(namesrv_addr=servers.namesrv) as admin:
         await admin.topics.create(TOPIC, queues=4)
-        async with client.run("transact", servers.namesrv, GROUP, TOPIC, *BODIES, home=tmp_path / "go") as program:
+        async with client.run(servers.namesrv, GROUP, TOPIC, *BODIES, home=tmp_path / "go") as program:
             await eventually(lambda: "sent" in program.lines, 60)
             await until_delivered(servers.namesrv, COMMITTED, 90)
             checked = [line.split(" ")[1] for line in program.lines if line.startswith("checked")]

@@ -2,7 +2,6 @@
 //
 //	client produce NAMESRV GROUP TOPIC COUNT
 //	client consume NAMESRV GROUP TOPIC        until its standard input ends; prints one line per message
-//	client transact NAMESRV GROUP TOPIC BODY...  in transactions, then answers checks until its standard input ends
 package main
 
 import (
@@ -11,7 +10,6 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/apache/rocketmq-client-go/v2"
@@ -70,52 +68,12 @@ func consume(namesrv, group, topic string) {
 	check(receiver.Shutdown())
 }
 
-// A body says how its transaction ends: "commit...", "rollback...", or "unknown-commit...", which a check knows.
-type ledger struct{}
-
-func state(body string) primitive.LocalTransactionState {
-	switch {
-	case strings.HasPrefix(body, "unknown"):
-		return primitive.UnknowState
-	case strings.HasPrefix(body, "commit"):
-		return primitive.CommitMessageState
-	}
-	return primitive.RollbackMessageState
-}
-
-func (ledger) ExecuteLocalTransaction(message *primitive.Message) primitive.LocalTransactionState {
-	return state(string(message.Body))
-}
-
-func (ledger) CheckLocalTransaction(message *primitive.MessageExt) primitive.LocalTransactionState {
-	fmt.Printf("checked %s\n", message.Body)
-	return state(strings.Replace(string(message.Body), "unknown-", "", 1))
-}
-
-func transact(namesrv, group, topic string, bodies []string) {
-	sender, err := rocketmq.NewTransactionProducer(ledger{},
-		producer.WithNameServer(primitive.NamesrvAddr{namesrv}), producer.WithGroupName(group), producer.WithRetry(1))
-	check(err)
-	check(sender.Start())
-	for _, body := range bodies {
-		result, err := sender.SendMessageInTransaction(context.Background(), primitive.NewMessage(topic, []byte(body)))
-		check(err)
-		fmt.Printf("%s %d %d\n", body, result.Status, result.State)
-	}
-	fmt.Println("sent")
-	_, _ = io.Copy(io.Discard, os.Stdin)
-	check(sender.Shutdown())
-}
-
 func main() {
 	rlog.SetLogLevel("error")
 	arguments := os.Args[2:]
-	switch os.Args[1] {
-	case "produce":
+	if os.Args[1] == "produce" {
 		produce(arguments[0], arguments[1], arguments[2], arguments[3])
-	case "transact":
-		transact(arguments[0], arguments[1], arguments[2], arguments[3:])
-	default:
+	} else {
 		consume(arguments[0], arguments[1], arguments[2])
 	}
 }
