@@ -128,6 +128,7 @@ class Run:
         identity: tells this run's messages from those of runs before it.
         is_draining: nothing is sent any more.
         repeated: messages that came again, as they may when queues change hands.
+        rolled_back: numbers of messages that must not come.
     """
 
     def __init__(self, environment: Environment) -> None:
@@ -143,6 +144,7 @@ class Run:
         self.loop = ClientLoop()
         self._environment = environment
         self.repeated = 0
+        self.rolled_back: set[str] = set()
         self._numbers = itertools.count(1)
         self._arrivals: deque[tuple[str, str, float, int]] = deque()
         self._missing: set[str] = set()
@@ -195,14 +197,22 @@ class Run:
         message, number = self.message()
         message.delay_level = delay_level
         # Before the send: a consumer may have the message before the producer has its answer.
-        self._missing.add(number)
+        self.expect(number)
         result, seconds = self.loop.run(self.send(producer, message))
         if isinstance(result, Exception):
             # It may come or not; nothing was promised.
-            self._missing.discard(number)
+            self.forget(number)
             self.report("SEND", seconds, 0, result)
         else:
             self.report("SEND", seconds, len(message.body))
+
+    def expect(self, number: str) -> None:
+        """Note that a message has to come."""
+        self._missing.add(number)
+
+    def forget(self, number: str) -> None:
+        """Note that it may come or not."""
+        self._missing.discard(number)
 
     def count_arrivals(self) -> None:
         """Count what consumers got since the last call."""
@@ -211,6 +221,8 @@ class Run:
             if number in self._missing:
                 self._missing.discard(number)
                 self.report(kind, seconds, size)
+            elif number in self.rolled_back:
+                self.report(kind, seconds, size, LookupError("a message came that was rolled back"))
             else:
                 self.repeated += 1
 

@@ -58,6 +58,12 @@ async def test_every_program_runs(tmp_path: Path, environment: Environment, caps
         await asyncio.get_running_loop().run_in_executor(None, load("ordinary_code").main, address)
         assert "coffees" in (ordinary := capsys.readouterr().out) or "te" in ordinary
 
+        await asyncio.get_running_loop().run_in_executor(None, load("transfer").main, address)
+        transferred = capsys.readouterr().out
+        assert transferred.count("COMMIT_MESSAGE") == 8
+        assert transferred.count("ROLLBACK_MESSAGE") == 2
+        assert "bank A has 0, bank B has 80" in transferred
+
         await load("administer").main(address)
         assert "b'two coffees'" in capsys.readouterr().out
 

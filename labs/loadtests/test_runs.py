@@ -66,10 +66,26 @@ def test_locust_finds_every_message_again(tmp_path: Path) -> None:
     assert bad.returncode != 0
 
 
-def _locust(namesrv: int, **environment: str) -> subprocess.CompletedProcess[str]:
+@pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed (extra: load)")
+def test_locust_finds_every_committed_message_and_no_other(tmp_path: Path) -> None:
+    """Claim: in the transactional load what is committed comes out, and what is rolled back does not."""
+    namesrv, broker = free_port(), free_port()
+    command = [sys.executable, "-m", "rocketmq_py.cli.main", "standalone", "--store", str(tmp_path)]
+    with Server([*command, "--namesrv-port", str(namesrv), "--port", str(broker)], broker, None, rb"boot success"):
+        run = _locust(namesrv, "loadtests/transactions.py")
+    assert run.returncode == 0, run.stdout
+    table = re.findall(r"^(TRANSACTION|RECEIVE) +LoadTest +(\d+) +\d+\(", run.stdout, re.MULTILINE)
+    requests = {kind: int(count) for kind, count in table}
+    rolled_back = requests["TRANSACTION"] // 10
+    assert requests["RECEIVE"] == requests["TRANSACTION"] - rolled_back > 0, run.stdout
+
+
+def _locust(
+    namesrv: int, program: str = "loadtests/locustfile.py", **environment: str
+) -> subprocess.CompletedProcess[str]:
     options = ["--headless", "-u", "4", "-r", "4", "-t", "2s", "--only-summary", "--namesrv", f"127.0.0.1:{namesrv}"]
     return subprocess.run(
-        [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", *options],
+        [sys.executable, "-m", "locust", "-f", program, *options],
         cwd=ROOT,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,

@@ -65,6 +65,16 @@ class BrokerConfig(TlsSettings):
     broker_fast_failure_enable: bool = True
     wait_time_mills_in_send_queue: int = 200
 
+    # --- transactions ----------------------------------------------------------------------------------------------
+    #: Age at which an undecided half message is asked about for the first time.
+    transaction_time_out: int = 6_000
+    #: How often it is asked about before it is set aside.
+    transaction_check_max: int = 15
+    transaction_check_interval: int = 30_000
+    #: Longest body of an op record, in characters, and how long a decision may wait for company in one.
+    transaction_op_msg_max_size: int = 4_096
+    transaction_op_batch_interval: int = 3_000
+
     # --- pulling and consumers -------------------------------------------------------------------------------------
     long_polling_enable: bool = True
     short_polling_time_mills: int = 1_000

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import importlib.util
 import logging
 import os
 import tempfile
@@ -220,6 +222,20 @@ def _list_files(store: str) -> list[tuple[str, int]]:
     return sorted((name, size) for name, size in found if not name.startswith("consumequeue/") or TOPIC in name)
 
 
+#: Chapters of stages that a slice may not have: a module of the stage, title, and the module with the chapter as `show`.
+LATER_CHAPTERS: Final[Sequence[tuple[str, str, str]]] = (
+    ("rocketmq_py.client.transaction_producer", "Transactions", "rocketmq_py.cli.tour_transaction"),
+)
+
+
+def _later_chapters() -> list[Chapter]:
+    return [
+        (title, importlib.import_module(module).show)
+        for needed, title, module in LATER_CHAPTERS
+        if importlib.util.find_spec(needed)
+    ]
+
+
 #: The chapters, in order; a stage that adds a subsystem adds its chapter here.
 CHAPTERS: Final[Sequence[Chapter]] = (
     ("Messages", ordinary),
@@ -228,6 +244,7 @@ CHAPTERS: Final[Sequence[Chapter]] = (
     ("Broadcasting", broadcast),
     ("In order", in_order),
     ("Later", delayed),
+    *_later_chapters(),
     ("Back in time", back_in_time),
     ("The files", files),
 )
