@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,6 +237,19 @@ def test_a_message_that_the_broker_cannot_treat_rightly_is_refused(running: Runn
     result = run("message", "send", "CliRefused", "x", "--property", "TRAN_MSG=true", NAMESRV_ADDR=running.namesrv)
     assert result.returncode == 1
     assert "TRAN_MSG=true is refused" in result.stderr
+
+
+def test_a_message_is_sent_for_later(running: Running) -> None:
+    """`--delay-level 1`: the message is stored for consumers a second after it was sent."""
+    running.rmq("topic", "create", "CliLater", "--queues", "1")
+    began = time.time() * 1_000
+    running.rmq("message", "send", "CliLater", "later", "--delay-level", "1")
+    text = running.rmq("message", "consume", "CliLater", "--wait", "10", "--count", "1", "--json")
+    message = json.loads(text)
+    assert message["properties"]["DELAY"] == "1"
+    assert message["storeTimestampMs"] >= began + 1_000
+    refused = run("message", "send", "CliLater", "x", "--delay-level", "-1", NAMESRV_ADDR=running.namesrv)
+    assert refused.returncode == 2
 
 
 def test_people_see_times_and_programs_milliseconds(running: Running) -> None:

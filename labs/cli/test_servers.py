@@ -219,7 +219,7 @@ def test_stages_are_listed_and_exported(tmp_path: Path) -> None:
 
 def test_help_names_every_command() -> None:
     text = rmq("--help")
-    for word in ("tour", "standalone", "namesrv", "broker", "topic", "message", "store", "stage"):
+    for word in ("tour", "standalone", "namesrv", "broker", "topic", "message", "transaction", "store", "stage"):
         assert word in text
     assert re.fullmatch(r"rocketmq_py \d+\.\d+\.\d+\n", rmq("--version"))
 

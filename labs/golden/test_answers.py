@@ -28,7 +28,6 @@ from rocketmq_py.testing.cluster import Cluster
 LATER = {
     *(
         RequestCode.CONSUMER_SEND_MSG_BACK,
-        RequestCode.END_TRANSACTION,
         RequestCode.POP_MESSAGE,
         RequestCode.ACK_MESSAGE,
         RequestCode.PEEK_MESSAGE,
@@ -40,7 +39,7 @@ LATER = {
 #: Number of version 5.0.0 in a command; smaller ones are 4.x.
 FIRST_VERSION_5 = 413
 #: Properties that a later stage acts on.
-LATER_PROPERTIES = ("DELAY\x01", "TRAN_MSG\x01", "TIMER_")
+LATER_PROPERTIES = ("DELAY\x01", "TIMER_")
 
 
 def is_later(exchange: Exchange) -> bool:
@@ -106,11 +105,10 @@ DIFFERENT: list[tuple[Callable[[Exchange], bool], str]] = [
         "the message that this pull found was a delayed one",
     ),
 ]
-#: Scenarios whose clients do what our stages can; the others need replicas, transactions, pops and timers throughout.
+#: Scenarios whose clients do what our stages can; the others need replicas, pops and timers throughout. What follows from
+#: the places of half messages is compared in `test_transactions.py`.
 NAMES = sorted(
-    name
-    for name in scenarios()
-    if not any(word in name for word in ("ha-", "register-", "transaction", "pop", "timer", "retry"))
+    name for name in scenarios() if not any(word in name for word in ("ha-", "register-", "pop", "timer", "retry"))
 )
 
 

@@ -113,6 +113,19 @@ def go_client() -> Client:
     return Client("Go client", [str(binary)])
 
 
+@functools.cache
+def go_transactions() -> Client:
+    """Return the Go client's transactional producer, built; see `go/transact/main.go`."""
+    if shutil.which("go") is None:
+        pytest.skip("go is not installed: no Go client to test with")
+    binary = cache_directory() / "go-client" / "transact"
+    sources = [HERE / "go" / name for name in ("transact/main.go", "go.mod", "go.sum")]
+    if not binary.exists() or binary.stat().st_mtime < max(source.stat().st_mtime for source in sources):
+        binary.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(["go", "build", "-o", str(binary), "./transact"], "rocketmq-client-go/v2", HERE / "go")
+    return Client("Go transactional producer", [str(binary)])
+
+
 def _fetch(command: list[str], what: str, folder: Path | None = None) -> None:
     try:
         result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False)

@@ -36,9 +36,9 @@ class OurServers:
 
 @contextlib.asynccontextmanager
 async def our_servers(
-    folder: Path, broker_name: str = "broker-a", tls: dict[str, Any] | None = None
+    folder: Path, broker_name: str = "broker-a", tls: dict[str, Any] | None = None, **settings: Any
 ) -> AsyncIterator[OurServers]:
-    """Run both for the time of a `with` block; `tls` are fields of `TlsSettings`."""
+    """Run both for the time of a `with` block; `tls` are fields of `TlsSettings`, `settings` further ones of the broker."""
     environment = system_environment()
     tls = tls or {}
     kv_config = str(folder / "namesrv" / "kvConfig.json")
@@ -46,7 +46,9 @@ async def our_servers(
     await namesrv.start()
     try:
         kernel = build_broker(
-            BrokerConfig(broker_name=broker_name, listen_port=free_port(), namesrv_addr=namesrv.address, **tls),
+            BrokerConfig(
+                broker_name=broker_name, listen_port=free_port(), namesrv_addr=namesrv.address, **tls, **settings
+            ),
             MessageStoreConfig(
                 store_path_root_dir=str(folder / broker_name),
                 mapped_file_size_commit_log=16 << 20,

@@ -9,6 +9,7 @@ Source: `SendMessageProcessor`, RocketMQ 5.3.
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from typing import Final
 
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.broker.refusal import Refusal
@@ -56,6 +57,9 @@ from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.draft import Draft
 from rocketmq_py.store.put_message import MessagePutter
 from rocketmq_py.store.put_result import PutMessageResult, PutMessageStatus
+
+#: Transaction types that have a place in their queue; a prepared message has none, unless a hook makes one of it.
+_QUEUED: Final = (flags.TRANSACTION_NOT, flags.TRANSACTION_COMMIT)
 
 
 class SendMessageProcessor:
@@ -136,6 +140,7 @@ class SendMessageProcessor:
         stored = self._stored(client, decision)
         if len(stored) > MAX_PROPERTIES_LENGTH:
             return illegal_message(self._max_message_size)
+        sys_flag = self._sys_flag(header, target)
         return Draft(
             topic=header.topic,
             queue_id=target.queue_id,
@@ -143,12 +148,13 @@ class SendMessageProcessor:
             properties=decision,
             stored_properties=stored,
             flag=header.flag,
-            sys_flag=self._sys_flag(header, target),
+            sys_flag=sys_flag,
             born_timestamp=header.born_timestamp,
             born_host=request.connection.born_host,
             reconsume_times=header.reconsume_times or 0,
             tags_code=tags_code(decision.get(names.TAGS, "")),
             wait=parse_bool(decision.get(names.WAIT, "true")),
+            units=1 if flags.transaction_type(sys_flag) in _QUEUED else 0,
         )
 
     def _refuse_properties(self, client: bytes, decision: dict[str, str]) -> Refusal | None:
