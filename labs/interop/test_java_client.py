@@ -8,7 +8,7 @@ from labs.stage_05_remoting.certificates import make_certificate
 from rocketmq_py.common.tls_settings import TlsMode
 from rocketmq_py.testing.eventually import eventually
 
-from .java_tools import OLDER, SMALL_FLAGS, VERSION, JavaProgram, compile_sources, jars, java, mqadmin
+from .java_tools import OLDER, SMALL_FLAGS, VERSION, JavaProgram, java, java_client, mqadmin
 from .our_servers import our_servers
 
 pytestmark = [pytest.mark.interop, pytest.mark.serial, pytest.mark.timeout(300)]
@@ -19,9 +19,7 @@ MESSAGES = 10_000
 @pytest.fixture(scope="module", params=[VERSION, OLDER])
 def client(request, tmp_path_factory):
     """What runs a program with a client of a version: keywords of `java`."""
-    jars(request.param)
-    classes = compile_sources(tmp_path_factory.mktemp("classes"), request.param)
-    return {"classes": classes, "version": request.param}
+    return java_client(request.param, tmp_path_factory.mktemp("classes"))
 
 
 def received(*consumers: JavaProgram) -> list[tuple[int, int, str]]:
