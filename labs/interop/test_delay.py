@@ -89,7 +89,7 @@ async def test_java_programs_delay_messages_at_our_broker(tmp_path: Path, versio
             await eventually(lambda: "started" in consumer.lines, 60)
             async with java("Produce", *produce, home=tmp_path / "p", **client) as producer:
                 assert await producer.wait(120) == 0, producer.output[-2_000:]
-                assert producer.lines[-1] == "stored 300", producer.output[-2_000:]
+                assert "stored 300" in producer.lines, producer.output[-2_000:]
             await eventually(lambda: len(received(consumer)) >= 300, 60)
             rows = received(consumer)
             await consumer.close_input()

@@ -102,7 +102,7 @@ async def check_asker(program: JavaProgram, our_replier: OurReplier) -> None:
     assert await program.wait(120) == 0, program.output[-2_000:]
     wanted = [f"reply re: message {number}" for number in range(COUNT)]
     assert [line for line in program.lines if line.startswith("reply")] == wanted, program.output[-2_000:]
-    assert program.lines[-1] == f"stored {COUNT}"
+    assert f"stored {COUNT}" in program.lines
     # The Go client's first heartbeat comes after its first question: the reply finds nobody, and the failed listener
     # gets the question again.
     assert len({request.body for request in our_replier.requests}) == COUNT
