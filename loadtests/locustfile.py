@@ -42,7 +42,7 @@ from locust.exception import StopUser
 from locust.runners import LocalRunner, MasterRunner
 
 from rocketmq_py.client.admin.client import AdminClient
-from rocketmq_py.client.consume_service import ConsumeContext
+from rocketmq_py.client.consume_service import ConsumeContext, Listener
 from rocketmq_py.client.consumer_config import PushConsumerConfig
 from rocketmq_py.client.producer import Producer
 from rocketmq_py.client.push_consumer import PushConsumer
@@ -296,8 +296,12 @@ class ConsumerUser(User):
         )
         self.consumer = PushConsumer(run.group, config, environment=CLIENT_ENVIRONMENT)
         self.consumer.subscribe(run.topic)
-        self.consumer.register_listener(run.receive)
+        self.consumer.register_listener(self.listener(run))
         run.loop.run(self.consumer.start())
+
+    def listener(self, run: Run) -> Listener:
+        """Return what takes the messages."""
+        return run.receive
 
     @task
     def consume(self) -> None:

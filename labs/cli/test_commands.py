@@ -57,6 +57,30 @@ def test_topics_are_created_listed_described_and_deleted(running: Running) -> No
     assert "CliTopic" not in running.rmq("topic", "list")
 
 
+def test_an_order_configuration_is_set_shown_and_deleted(running: Running) -> None:
+    running.rmq("topic", "create", "CliOrder", "--queues", "3")
+    assert (
+        "Set one: rmq-py topic order set CliOrder"
+        in run("topic", "order", "get", "CliOrder", NAMESRV_ADDR=running.namesrv).stderr
+    )
+    made = running.json("topic", "order", "set", "CliOrder")
+    assert made["orderConf"] == "broker-a:3"
+    assert made["warnings"] == [f"{running.namesrv} does not tell clients of it: start it with orderMessageEnable=true"]
+    made = running.json("topic", "order", "set", "CliOrder", "--conf", "broker-z:2")
+    assert made["warnings"][:2] == [
+        "broker broker-z has 0 of the 2 queues now; sends to the others fail",
+        "no ordered message goes to broker-a",
+    ]
+    rows = running.json("topic", "order", "get", "CliOrder")["items"]
+    assert rows == [{"nameServer": running.namesrv, "orderConf": "broker-z:2"}]
+    for wrong in ("broker-a", "broker-a:0", "broker-a:1;broker-a:2"):
+        running.rmq("topic", "order", "set", "CliOrder", "--conf", wrong, status=2)
+    running.rmq("topic", "order", "set", "NoSuchTopic", status=3)
+    running.rmq("topic", "order", "delete", "CliOrder", stdin="", status=7)
+    running.rmq("topic", "order", "delete", "CliOrder", "--yes")
+    running.rmq("topic", "order", "get", "CliOrder", status=3)
+
+
 def test_nothing_is_deleted_without_a_yes(running: Running) -> None:
     running.rmq("topic", "create", "Kept", "--queues", "1")
     result = run("topic", "delete", "Kept", NAMESRV_ADDR=running.namesrv, stdin="")

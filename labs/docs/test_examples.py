@@ -64,6 +64,11 @@ async def test_every_program_runs(tmp_path: Path, environment: Environment, caps
         assert transferred.count("ROLLBACK_MESSAGE") == 2
         assert "bank A has 0, bank B has 80" in transferred
 
+        await asyncio.wait_for(load("ask").main(address), 20)
+        asked = capsys.readouterr().out
+        assert "a coffee is 2.40" in asked
+        assert "no reply within 0.5 s" in asked
+
         await load("administer").main(address)
         assert "b'two coffees'" in capsys.readouterr().out
 
