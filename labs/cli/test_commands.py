@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,30 @@ def test_topics_are_created_listed_described_and_deleted(running: Running) -> No
     assert [(row["broker"], row["queue"], row["messages"]) for row in rows] == [("broker-a", n, 0) for n in range(3)]
     running.rmq("topic", "delete", "CliTopic", "--yes")
     assert "CliTopic" not in running.rmq("topic", "list")
+
+
+def test_an_order_configuration_is_set_shown_and_deleted(running: Running) -> None:
+    running.rmq("topic", "create", "CliOrder", "--queues", "3")
+    assert (
+        "Set one: rmq-py topic order set CliOrder"
+        in run("topic", "order", "get", "CliOrder", NAMESRV_ADDR=running.namesrv).stderr
+    )
+    made = running.json("topic", "order", "set", "CliOrder")
+    assert made["orderConf"] == "broker-a:3"
+    assert made["warnings"] == [f"{running.namesrv} does not tell clients of it: start it with orderMessageEnable=true"]
+    made = running.json("topic", "order", "set", "CliOrder", "--conf", "broker-z:2")
+    assert made["warnings"][:2] == [
+        "broker broker-z has 0 of the 2 queues now; sends to the others fail",
+        "no ordered message goes to broker-a",
+    ]
+    rows = running.json("topic", "order", "get", "CliOrder")["items"]
+    assert rows == [{"nameServer": running.namesrv, "orderConf": "broker-z:2"}]
+    for wrong in ("broker-a", "broker-a:0", "broker-a:1;broker-a:2"):
+        running.rmq("topic", "order", "set", "CliOrder", "--conf", wrong, status=2)
+    running.rmq("topic", "order", "set", "NoSuchTopic", status=3)
+    running.rmq("topic", "order", "delete", "CliOrder", stdin="", status=7)
+    running.rmq("topic", "order", "delete", "CliOrder", "--yes")
+    running.rmq("topic", "order", "get", "CliOrder", status=3)
 
 
 def test_nothing_is_deleted_without_a_yes(running: Running) -> None:
@@ -212,6 +237,19 @@ def test_a_message_that_the_broker_cannot_treat_rightly_is_refused(running: Runn
     result = run("message", "send", "CliRefused", "x", "--property", "TRAN_MSG=true", NAMESRV_ADDR=running.namesrv)
     assert result.returncode == 1
     assert "TRAN_MSG=true is refused" in result.stderr
+
+
+def test_a_message_is_sent_for_later(running: Running) -> None:
+    """`--delay-level 1`: the message is stored for consumers a second after it was sent."""
+    running.rmq("topic", "create", "CliLater", "--queues", "1")
+    began = time.time() * 1_000
+    running.rmq("message", "send", "CliLater", "later", "--delay-level", "1")
+    text = running.rmq("message", "consume", "CliLater", "--wait", "10", "--count", "1", "--json")
+    message = json.loads(text)
+    assert message["properties"]["DELAY"] == "1"
+    assert message["storeTimestampMs"] >= began + 1_000
+    refused = run("message", "send", "CliLater", "x", "--delay-level", "-1", NAMESRV_ADDR=running.namesrv)
+    assert refused.returncode == 2
 
 
 def test_people_see_times_and_programs_milliseconds(running: Running) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rocketmq_py.remoting.codec import decode
-from rocketmq_py.remoting.codes import RequestCode
+from rocketmq_py.remoting.codec import decode, encode
+from rocketmq_py.remoting.codes import RequestCode, ResponseCode
 from rocketmq_py.remoting.command import RemotingCommand
 
 #: Longest time in seconds of virtual time that a request waits for its answer after the last frame was sent.
@@ -38,15 +38,23 @@ class Client:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     answers: dict[int, asyncio.Future[RemotingCommand]] = field(default_factory=dict)
+    asked: list[RemotingCommand] = field(default_factory=list)
 
     async def read(self) -> None:
-        """Hand each answer to whoever waits for it; requests of the server are read and left alone."""
+        """Hand each answer to whoever waits for it; of the server's requests, replies are taken, others left alone."""
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 size = int.from_bytes(await self.reader.readexactly(4), "big")
                 command = decode(await self.reader.readexactly(size))
+                if not command.is_response:
+                    self.asked.append(command)
+                    if command.code == RequestCode.PUSH_REPLY_MESSAGE_TO_CLIENT:
+                        taken = RemotingCommand.create_response(ResponseCode.SUCCESS)
+                        taken.opaque = command.opaque
+                        self.writer.write(encode(taken))
+                    continue
                 waiting = self.answers.pop(command.opaque, None)
-                if command.is_response and waiting is not None and not waiting.done():
+                if waiting is not None and not waiting.done():
                     waiting.set_result(command)
 
 
@@ -66,8 +74,12 @@ def exchanges(rows: Iterable[Row]) -> list[Exchange]:
     return found
 
 
-async def replay(asked: list[Exchange], addresses: dict[str, str]) -> None:
-    """Send the requests to the servers of the given names and fill in the answers."""
+async def replay(asked: list[Exchange], addresses: dict[str, str]) -> dict[int, list[RemotingCommand]]:
+    """Send the requests to the servers of the given names and fill in the answers.
+
+    Returns:
+        By connection, what the servers asked of the client.
+    """
     loop = asyncio.get_running_loop()
     began = loop.time()
     clients: dict[int, Client] = {}
@@ -96,6 +108,7 @@ async def replay(asked: list[Exchange], addresses: dict[str, str]) -> None:
     for client in clients.values():
         client.writer.close()
     await asyncio.gather(*readers)
+    return {number: client.asked for number, client in clients.items()}
 
 
 def topics_before(asked: list[Exchange]) -> list[str]:

@@ -34,12 +34,12 @@ LATER = {
     ),
     *(RequestCode.CHANGE_MESSAGE_INVISIBLETIME, RequestCode.NOTIFICATION, RequestCode.POLLING_INFO),
     *(RequestCode.QUERY_ASSIGNMENT, RequestCode.SET_MESSAGE_REQUEST_MODE, RequestCode.RECALL_MESSAGE),
-    *(RequestCode.SEND_REPLY_MESSAGE, RequestCode.SEND_REPLY_MESSAGE_V2, RequestCode.GET_COLD_DATA_FLOW_CTR_INFO),
+    *(RequestCode.GET_COLD_DATA_FLOW_CTR_INFO,),
 }
 #: Number of version 5.0.0 in a command; smaller ones are 4.x.
 FIRST_VERSION_5 = 413
 #: Properties that a later stage acts on.
-LATER_PROPERTIES = ("DELAY\x01", "TIMER_", "MSG_TYPE\x01", "REPLY_TO_CLIENT\x01")
+LATER_PROPERTIES = ("DELAY\x01", "TIMER_")
 
 
 def is_later(exchange: Exchange) -> bool:
@@ -108,9 +108,7 @@ DIFFERENT: list[tuple[Callable[[Exchange], bool], str]] = [
 #: Scenarios whose clients do what our stages can; the others need replicas, pops and timers throughout. What follows from
 #: the places of half messages is compared in `test_transactions.py`.
 NAMES = sorted(
-    name
-    for name in scenarios()
-    if not any(word in name for word in ("ha-", "register-", "pop", "timer", "request", "retry"))
+    name for name in scenarios() if not any(word in name for word in ("ha-", "register-", "pop", "timer", "retry"))
 )
 
 

@@ -73,14 +73,17 @@ def unpack(name: str, folder: Path) -> Path:
 
 
 @asynccontextmanager
-async def broker(root: Path, expected: dict[str, Any]) -> AsyncIterator[Kernel]:
-    """Run our whole broker on a store, with the sizes that it was written with."""
+async def broker(root: Path, expected: dict[str, Any], through: str = "order") -> AsyncIterator[Kernel]:
+    """Run our broker on a store, with the sizes that it was written with.
+
+    By default without the stages that store messages by themselves, such as delayed ones whose time has come.
+    """
     config, store_config = BrokerConfig(), MessageStoreConfig()
     settings = {key: Setting(value, "expected.json") for key, value in expected["brokerConfig"].items()}
     apply_properties(settings, config, store_config, lenient=True)
     config.listen_port, config.namesrv_addr = 0, ""
     store_config.store_path_root_dir = str(root)
-    kernel = build_broker(config, store_config, system_environment())
+    kernel = build_broker(config, store_config, system_environment(), through)
     await kernel.start()
     try:
         yield kernel

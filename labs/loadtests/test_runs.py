@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -53,12 +54,15 @@ def test_locust_finds_every_message_again(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rocketmq_py.cli.main", "standalone", "--store", str(tmp_path)]
     with Server([*command, "--namesrv-port", str(namesrv), "--port", str(broker)], broker, None, rb"boot success"):
         good = _locust(namesrv)
+        delayed = _locust(namesrv, DELAYED_USERS="1")
     bad = _locust(namesrv)
 
     assert good.returncode == 0, good.stdout
     table = re.findall(r"^(SEND|RECEIVE) +LoadTest +(\d+) +\d+\(", good.stdout, re.MULTILINE)
     requests = {kind: int(count) for kind, count in table}
     assert requests["SEND"] == requests["RECEIVE"] > 0, good.stdout
+    assert delayed.returncode == 0, delayed.stdout
+    assert re.search(r"^LATE +LoadTest +[1-9]\d* +0\(", delayed.stdout, re.MULTILINE), delayed.stdout
     assert bad.returncode != 0
 
 
@@ -76,11 +80,27 @@ def test_locust_finds_every_committed_message_and_no_other(tmp_path: Path) -> No
     assert requests["RECEIVE"] == requests["TRANSACTION"] - rolled_back > 0, run.stdout
 
 
-def _locust(namesrv: int, program: str = "loadtests/locustfile.py") -> subprocess.CompletedProcess[str]:
+@pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed (extra: load)")
+def test_locust_finds_every_step_of_every_order_behind_the_one_before(tmp_path: Path) -> None:
+    """Claim: in the ordered load every step comes out, and none before the one that precedes it."""
+    namesrv, broker = free_port(), free_port()
+    command = [sys.executable, "-m", "rocketmq_py.cli.main", "standalone", "--store", str(tmp_path)]
+    with Server([*command, "--namesrv-port", str(namesrv), "--port", str(broker)], broker, None, rb"boot success"):
+        run = _locust(namesrv, "loadtests/ordered.py")
+    assert run.returncode == 0, run.stdout
+    table = re.findall(r"^(SEND|RECEIVE) +LoadTest +(\d+) +\d+\(", run.stdout, re.MULTILINE)
+    requests = {kind: int(count) for kind, count in table}
+    assert requests["SEND"] == requests["RECEIVE"] > 0, run.stdout
+
+
+def _locust(
+    namesrv: int, program: str = "loadtests/locustfile.py", **environment: str
+) -> subprocess.CompletedProcess[str]:
     options = ["--headless", "-u", "4", "-r", "4", "-t", "2s", "--only-summary", "--namesrv", f"127.0.0.1:{namesrv}"]
     return subprocess.run(
         [sys.executable, "-m", "locust", "-f", program, *options],
         cwd=ROOT,
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

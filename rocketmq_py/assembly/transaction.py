@@ -1,8 +1,9 @@
-"""Stage 15: messages that depend on how a transaction of their producer ends."""
+"""Stage 15: messages that depend on how a transaction of their producer ends, and replies that find who asked."""
 
 from __future__ import annotations
 
 from rocketmq_py.assembly.kernel import Kernel
+from rocketmq_py.assembly.reply import install_reply
 from rocketmq_py.broker.client.producer_manager import ProducerManager
 from rocketmq_py.broker.consumer_offset import ConsumerOffsetManager
 from rocketmq_py.broker.processor.end_transaction import EndTransactionProcessor
@@ -28,6 +29,7 @@ from rocketmq_py.store.recovery import Recovery
 def install(kernel: Kernel) -> None:
     """Add what this stage adds."""
     install_transaction(kernel)
+    install_reply(kernel)
 
 
 def install_transaction(kernel: Kernel) -> None:

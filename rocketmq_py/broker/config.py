@@ -64,6 +64,8 @@ class BrokerConfig(TlsSettings):
     reject_transaction_message: bool = False
     broker_fast_failure_enable: bool = True
     wait_time_mills_in_send_queue: int = 200
+    #: Also keep a reply that was passed on to its client, in the topic of replies.
+    store_reply_message_enable: bool = True
 
     # --- transactions ----------------------------------------------------------------------------------------------
     #: Age at which an undecided half message is asked about for the first time.
@@ -93,6 +95,9 @@ class BrokerConfig(TlsSettings):
     subscription_expired_timeout: int = 600_000
     disable_consume_if_consumer_read_slowly: bool = False
     consumer_fallbehind_threshold: int = 17_179_869_184
+
+    # --- delaying --------------------------------------------------------------------------------------------------
+    delay_offset_update_version_step: int = 200
 
     # --- filtering -------------------------------------------------------------------------------------------------
     enable_property_filter: bool = False

@@ -35,6 +35,9 @@ def send(
     tags: Annotated[str, typer.Option(help="The tag.")] = "",
     keys: Annotated[str, typer.Option(help="Index keys, separated by blanks.")] = "",
     prop: Annotated[list[str] | None, typer.Option("--property", metavar="KEY=VALUE", help="May be repeated.")] = None,
+    delay_level: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Deliver it later: 1 is 1 s, 18 is 2 h by the broker's default.")
+    ] = 0,
     count: Annotated[int, typer.Option(min=1, max=1_000_000, help="Send it so many times.")] = 1,
     namesrv: NamesrvOption = DEFAULT_NAMESRV,
     json: JsonOption = False,
@@ -51,6 +54,8 @@ def send(
                 for _ in range(count):
                     message = Message.of(topic, content, tags=tags, keys=keys)
                     message.properties.update(properties)
+                    if delay_level:
+                        message.delay_level = delay_level
                     result = await producer.send(message)
                     rows.append(
                         {

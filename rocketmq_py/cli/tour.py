@@ -136,6 +136,25 @@ async def in_order(guide: Guide) -> None:
     guide.check("parcel-8 kept its order", ["packed", "sent", "delivered"], of_eight)
 
 
+async def delayed(guide: Guide) -> None:
+    """Send now, receive later."""
+    guide.say(
+        "A message with a delay level waits in the broker: under another topic, where consumers do not look. When its time "
+        "has come the broker stores it again where it belongs. Level 1 is a second, level 18 two hours."
+    )
+    topic = "Reminders"
+    await guide.admin.topics.create(topic, queues=2)
+    message = Message.of(topic, b"the oven is hot")
+    message.delay_level = 1
+    guide.code("message.delay_level = 1", f'rmq-py message send {topic} "the oven is hot" --delay-level 1')
+    async with guide.consumer("Cooks", topic) as inbox:
+        await guide.producer.send(message)
+        (received,) = await inbox.receives(1)
+    seconds = (received.store_timestamp - received.born_timestamp) / 1_000
+    guide.table("sent", "stored again", rows=[("0.000 s", f"{seconds:.3f} s")])
+    guide.check("it did not come before its time", True, seconds >= 1.0)
+
+
 async def back_in_time(guide: Guide) -> None:
     """Move a group to an earlier time."""
     guide.say(
@@ -224,6 +243,7 @@ CHAPTERS: Final[Sequence[Chapter]] = (
     ("Filters", filtered),
     ("Broadcasting", broadcast),
     ("In order", in_order),
+    ("Later", delayed),
     *_later_chapters(),
     ("Back in time", back_in_time),
     ("The files", files),

@@ -88,6 +88,9 @@ RESERVED_NAMES: Final[frozenset[str]] = frozenset(
     value for name, value in list(globals().items()) if name.isupper() and isinstance(value, str) and len(value) > 1
 ) - {BORN_HOST, TRANSIENT_PREFIX}
 
+#: The value of MSG_TYPE that makes a message the reply of a request.
+MSG_TYPE_REPLY: Final = "reply"
+
 #: Longest properties text that a record can hold: its length is a signed 16-bit number.
 MAX_PROPERTIES_LENGTH: Final = 32_767
 

@@ -30,6 +30,7 @@ MUTABLE_KEYS = frozenset(
         "transactionTimeOut",
         "transactionCheckInterval",
         "transactionCheckMax",
+        "storeReplyMessageEnable",
         "startAcceptSendRequestTimeStamp",
         "brokerFastFailureEnable",
         "waitTimeMillsInSendQueue",
