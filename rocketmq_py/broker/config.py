@@ -63,6 +63,8 @@ class BrokerConfig:
     reject_transaction_message: bool = False
     broker_fast_failure_enable: bool = True
     wait_time_mills_in_send_queue: int = 200
+    recall_message_enable: bool = False
+    allow_recall_when_broker_not_writeable: bool = True
 
     # --- pulling and consumers -------------------------------------------------------------------------------------
     long_polling_enable: bool = True
