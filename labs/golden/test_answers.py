@@ -34,13 +34,13 @@ LATER = {
         RequestCode.PEEK_MESSAGE,
     ),
     *(RequestCode.CHANGE_MESSAGE_INVISIBLETIME, RequestCode.NOTIFICATION, RequestCode.POLLING_INFO),
-    *(RequestCode.QUERY_ASSIGNMENT, RequestCode.SET_MESSAGE_REQUEST_MODE, RequestCode.RECALL_MESSAGE),
+    *(RequestCode.QUERY_ASSIGNMENT, RequestCode.SET_MESSAGE_REQUEST_MODE),
     *(RequestCode.SEND_REPLY_MESSAGE, RequestCode.SEND_REPLY_MESSAGE_V2, RequestCode.GET_COLD_DATA_FLOW_CTR_INFO),
 }
 #: Number of version 5.0.0 in a command; smaller ones are 4.x.
 FIRST_VERSION_5 = 413
 #: Properties that a later stage acts on.
-LATER_PROPERTIES = ("DELAY\x01", "TRAN_MSG\x01", "TIMER_", "MSG_TYPE\x01", "REPLY_TO_CLIENT\x01")
+LATER_PROPERTIES = ("DELAY\x01", "TRAN_MSG\x01", "MSG_TYPE\x01", "REPLY_TO_CLIENT\x01")
 
 
 def is_later(exchange: Exchange) -> bool:
@@ -106,11 +106,11 @@ DIFFERENT: list[tuple[Callable[[Exchange], bool], str]] = [
         "the message that this pull found was a delayed one",
     ),
 ]
-#: Scenarios whose clients do what our stages can; the others need replicas, transactions, pops and timers throughout.
+#: Scenarios whose clients do what our stages can; the others need replicas, transactions and pops throughout.
 NAMES = sorted(
     name
     for name in scenarios()
-    if not any(word in name for word in ("ha-", "register-", "transaction", "pop", "timer", "request", "retry"))
+    if not any(word in name for word in ("ha-", "register-", "transaction", "pop", "request", "retry"))
 )
 
 
@@ -157,6 +157,7 @@ async def test_recorded_requests_get_answers_of_the_same_shape(name: str, tmp_pa
     environment.clock.offset_ms = starts()[name]
     asked = [row for row in exchanges(scenarios()[name]) if row.request["server"] in ("namesrv", "broker")]
     config = BrokerConfig(enable_property_filter=True, trace_topic_enable=True, broker_cluster_name="DefaultCluster")
+    config.recall_message_enable = True
     store_config = MessageStoreConfig(
         mapped_file_size_commit_log=16 << 20,
         mapped_file_size_consume_queue=60_000,

@@ -14,6 +14,7 @@ import tarfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,18 @@ def unpack(name: str, folder: Path) -> Path:
     return root
 
 
+class ClockOfThen:
+    """Stands where the recorded broker's clock stood in the end: what waits in its store for a time is not due yet."""
+
+    def __init__(self, expected: dict[str, Any]) -> None:
+        stamps = [row["storeTimestamp"] for row in expected["commitlog"]["records"]]
+        timers = expected.get("timer") or {}
+        self._now = max(*stamps, *expected["checkpoint"].values(), timers.get("timercheck", {}).get("lastReadTimeMs", 0))
+
+    def wall_ms(self) -> int:
+        return self._now
+
+
 @asynccontextmanager
 async def broker(root: Path, expected: dict[str, Any]) -> AsyncIterator[Kernel]:
     """Run our whole broker on a store, with the sizes that it was written with."""
@@ -80,7 +93,7 @@ async def broker(root: Path, expected: dict[str, Any]) -> AsyncIterator[Kernel]:
     apply_properties(settings, config, store_config, lenient=True)
     config.listen_port, config.namesrv_addr = 0, ""
     store_config.store_path_root_dir = str(root)
-    kernel = build_broker(config, store_config, system_environment())
+    kernel = build_broker(config, store_config, replace(system_environment(), clock=ClockOfThen(expected)))
     await kernel.start()
     try:
         yield kernel

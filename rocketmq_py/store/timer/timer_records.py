@@ -97,9 +97,16 @@ def real_topic(record: Record) -> str:
 
 
 def delete_key(record: Record) -> str | None:
-    """Return which message a record deletes: real topic, `+`, unique key; None for an ordinary one."""
+    """Return which message a record deletes: real topic, `+`, unique key; None for an ordinary one.
+
+    Differs from RocketMQ since 5.3.2, which passes over a unique key alone, as clients wrote it for brokers before:
+    here it deletes a message of the deletion's own topic.
+    """
     key = find_property(record.properties, _DELETE_KEY)
-    return str(key, "utf-8", "replace") if key else None
+    if not key:
+        return None
+    text = str(key, "utf-8", "replace")
+    return text if "+" in text else build_delete_key(real_topic(record), text)
 
 
 def own_key(record: Record) -> str:
