@@ -79,7 +79,9 @@ class ClockOfThen:
     def __init__(self, expected: dict[str, Any]) -> None:
         stamps = [row["storeTimestamp"] for row in expected["commitlog"]["records"]]
         timers = expected.get("timer") or {}
-        self._now = max(*stamps, *expected["checkpoint"].values(), timers.get("timercheck", {}).get("lastReadTimeMs", 0))
+        self._now = max(
+            *stamps, *expected["checkpoint"].values(), timers.get("timercheck", {}).get("lastReadTimeMs", 0)
+        )
 
     def wall_ms(self) -> int:
         return self._now

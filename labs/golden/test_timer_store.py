@@ -61,9 +61,7 @@ def waiting(name: str) -> dict[str, int]:
 
 def slots_of(timers: TimerMessageStore) -> list[list[int]]:
     """Return the slots in the words of `expected.json`."""
-    return sorted(
-        [slot.time_ms // 1000, slot.first_pos, slot.last_pos, slot.num] for slot in timers.wheel.slots(0)
-    )
+    return sorted([slot.time_ms // 1000, slot.first_pos, slot.last_pos, slot.num] for slot in timers.wheel.slots(0))
 
 
 def expected_slots(name: str) -> list[list[int]]:

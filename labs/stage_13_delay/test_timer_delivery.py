@@ -48,9 +48,14 @@ async def test_any_delay_in_milliseconds_comes_at_the_first_full_second_behind_i
     await machine.stop()
 
 
+@pytest.mark.claim("dly-02")
 @pytest.mark.virtual_time
 async def test_a_message_waits_in_the_timer_topic_and_comes_with_its_story() -> None:
-    """While it waits it is in queue 0 of the timer topic; what is delivered says where and how long it was."""
+    """Claim: when its time has come it is written again to its real topic and queue, and only then seen by consumers.
+
+    Experiment: put a message with a delay of 3 s into queue 2; read both topics before and after.
+    Observe: while it waits it is in queue 0 of the timer topic; what is delivered says where it was and how long.
+    """
     machine = TimerMachine()
     running = await machine.start()
     await asyncio.sleep(0.25)

@@ -96,7 +96,8 @@ async def test_the_files_hold_what_the_layouts_say() -> None:
     assert units[4][0] == 0
 
     wheel = machine.disk.read_file(WHEEL)
-    slots = {number: wheel[number * 32 : number * 32 + 32] for number in range(WHEEL_SIZE // 32) if any(wheel[number * 32 : number * 32 + 32])}  # fmt: skip
+    parts = {number: wheel[number * 32 : number * 32 + 32] for number in range(WHEEL_SIZE // 32)}
+    slots = {number: part for number, part in parts.items() if any(part)}
     assert slots == {
         one // 1000 % 1_209_600: SLOT_LAYOUT.struct.pack(one // 1000, 0, 156, 3, 0),
         two // 1000 % 1_209_600: SLOT_LAYOUT.struct.pack(two // 1000, 104, 104, 1, 0),
@@ -163,7 +164,9 @@ async def test_a_message_beyond_the_window_is_rolled_on_until_it_is_due() -> Non
     arrived = await running.arrivals()
     assert 0 <= arrived["far"] - first_full_second(due) <= 20
     (far,) = [message for message in await running.messages() if message.body == b"far"]
-    turns = [m.properties.get("TIMER_ROLL_TIMES") for m in await running.messages("rmq_sys_wheel_timer") if m.body == b"far"]
+    turns = [
+        m.properties.get("TIMER_ROLL_TIMES") for m in await running.messages("rmq_sys_wheel_timer") if m.body == b"far"
+    ]
     print("rolled on:", turns)
     assert turns == [None, *map(str, range(1, len(turns)))]
     assert len(turns) > 4
@@ -232,7 +235,9 @@ async def test_a_damaged_unit_hides_no_other_message(number: int, field: str) ->
     """A bit flips in a unit, wherever it lies: the other messages come, each at its time, and once."""
     machine = TimerMachine()
     due = await waiting(machine)
-    position = number * 52 if number < UNITS_PER_FILE else SIZES["mapped_file_size_timer_log"] + (number - UNITS_PER_FILE) * 52
+    position = (
+        number * 52 if number < UNITS_PER_FILE else SIZES["mapped_file_size_timer_log"] + (number - UNITS_PER_FILE) * 52
+    )
     path = f"{ROOT}/timerlog/{position - position % SIZES['mapped_file_size_timer_log']:020d}"
     at = position % SIZES["mapped_file_size_timer_log"] + UNIT_LAYOUT.offset_of(field)
     machine.disk.flip_bit(path, at + (2 if field in ("size", "magic", "record_size") else 5), 3)

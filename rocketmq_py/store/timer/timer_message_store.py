@@ -150,6 +150,8 @@ class TimerMessageStore:
         if self._is_in_use():
             await self._recover()
         loop = asyncio.get_running_loop()
+        self._enqueue_rate.measure(0, loop.time())
+        self._dequeue_rate.measure(0, loop.time())
         self._tasks = [
             loop.create_task(self.enqueue.run(), name="TimerEnqueueService"),
             loop.create_task(self.dequeue.run(), name="TimerDequeueService"),

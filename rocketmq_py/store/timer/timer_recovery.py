@@ -187,9 +187,7 @@ class TimerRecovery:
     def _points_behind(self, end: int) -> bool:
         """Tell whether a slot names a unit that is not there: after a crash, or if files of the log were lost."""
         checkpoint = self._checkpoint
-        is_certain = (
-            self._was_clean and checkpoint.last_read_time_ms > 0 and end >= checkpoint.last_timer_log_flush_pos
-        )
+        is_certain = self._was_clean and checkpoint.last_read_time_ms > 0 and end >= checkpoint.last_timer_log_flush_pos
         return not is_certain and any(slot.last_pos >= end for slot in self._wheel.slots(0))
 
     # --- the queue and the time ---------------------------------------------------------------------------------------
