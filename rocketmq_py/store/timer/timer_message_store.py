@@ -19,6 +19,7 @@ from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.topic import TIMER_TOPIC
 from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.store.consume_queue import ConsumeQueue
+from rocketmq_py.store.draft import Draft
 from rocketmq_py.store.flush import FlushService
 from rocketmq_py.store.message_store import MessageStore
 from rocketmq_py.store.timer.timer_checkpoint import TimerCheckpoint, TimerCheckpointFile
@@ -129,6 +130,7 @@ class TimerMessageStore:
             self.metrics,
         )
         self.hook = TimerHook(config, environment, self.num_at, self.enqueue.wake, lambda: bool(self.progress.failure))
+        self.delivery.on_delivered.append(self._delivered)
         self._tasks: list[asyncio.Task[None]] = []
         self._enqueue_rate, self._dequeue_rate = Rate(), Rate()
 
@@ -218,6 +220,11 @@ class TimerMessageStore:
             await self._commit_flush.flush()
             await self.flusher.flush(is_last=True)
         await self.log.close()
+
+    def _delivered(self, draft: Draft) -> None:
+        if draft.topic == TIMER_TOPIC:
+            # Rolled on: it may be due soon.
+            self.enqueue.wake()
 
     async def flush(self) -> None:
         """Write down what has changed; to be called every `timerFlushIntervalMs`."""

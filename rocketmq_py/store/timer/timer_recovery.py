@@ -233,5 +233,5 @@ class TimerRecovery:
         """
         wheel, read_time = self._wheel, self._checkpoint.last_read_time_ms
         if not read_time:
-            read_time = min((slot.time_ms for slot in wheel.slots(0)), default=now_ms)
+            read_time = min((slot.time_ms for slot in wheel.slots(0) if slot.time_ms < now_ms), default=now_ms)
         self._report.read_time_ms = wheel.floor(read_time)
