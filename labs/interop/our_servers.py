@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rocketmq_py.assembly.kernel import Kernel
 from rocketmq_py.assembly.stages import build_broker
@@ -34,8 +35,8 @@ class OurServers:
 
 
 @contextlib.asynccontextmanager
-async def our_servers(folder: Path, broker_name: str = "broker-a") -> AsyncIterator[OurServers]:
-    """Run both for the time of a `with` block."""
+async def our_servers(folder: Path, broker_name: str = "broker-a", **settings: Any) -> AsyncIterator[OurServers]:
+    """Run both for the time of a `with` block; `settings` are further settings of the broker."""
     environment = system_environment()
     namesrv = Namesrv(
         NamesrvConfig(listen_port=0, kv_config_path=str(folder / "namesrv" / "kvConfig.json")), environment
@@ -43,7 +44,7 @@ async def our_servers(folder: Path, broker_name: str = "broker-a") -> AsyncItera
     await namesrv.start()
     try:
         kernel = build_broker(
-            BrokerConfig(broker_name=broker_name, listen_port=free_port(), namesrv_addr=namesrv.address),
+            BrokerConfig(broker_name=broker_name, listen_port=free_port(), namesrv_addr=namesrv.address, **settings),
             MessageStoreConfig(
                 store_path_root_dir=str(folder / broker_name),
                 mapped_file_size_commit_log=16 << 20,
