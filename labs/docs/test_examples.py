@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from docs.examples import test_with_a_cluster
+from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.client.admin.client import AdminClient
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.course.manifest import project_root
@@ -71,6 +72,15 @@ async def test_every_program_runs(tmp_path: Path, environment: Environment, caps
 
         await load("administer").main(address)
         assert "b'two coffees'" in capsys.readouterr().out
+
+
+async def test_the_program_about_delays_runs(
+    tmp_path: Path, environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = BrokerConfig(recall_message_enable=True)
+    async with Cluster(tmp_path, environment=environment, config=config) as cluster:
+        await load("later").main(cluster.namesrv_addr)
+        assert re.search(r"taken back: [0-9A-F]{32}", capsys.readouterr().out)
 
 
 async def test_the_example_of_a_test_passes(tmp_path: Path) -> None:

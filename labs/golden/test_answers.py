@@ -33,13 +33,12 @@ LATER = {
         RequestCode.PEEK_MESSAGE,
     ),
     *(RequestCode.CHANGE_MESSAGE_INVISIBLETIME, RequestCode.NOTIFICATION, RequestCode.POLLING_INFO),
-    *(RequestCode.QUERY_ASSIGNMENT, RequestCode.SET_MESSAGE_REQUEST_MODE, RequestCode.RECALL_MESSAGE),
-    *(RequestCode.GET_COLD_DATA_FLOW_CTR_INFO,),
+    *(RequestCode.QUERY_ASSIGNMENT, RequestCode.SET_MESSAGE_REQUEST_MODE, RequestCode.GET_COLD_DATA_FLOW_CTR_INFO),
 }
 #: Number of version 5.0.0 in a command; smaller ones are 4.x.
 FIRST_VERSION_5 = 413
 #: Properties that a later stage acts on.
-LATER_PROPERTIES = ("DELAY\x01", "TIMER_")
+LATER_PROPERTIES = ("DELAY\x01",)
 
 
 def is_later(exchange: Exchange) -> bool:
@@ -105,11 +104,9 @@ DIFFERENT: list[tuple[Callable[[Exchange], bool], str]] = [
         "the message that this pull found was a delayed one",
     ),
 ]
-#: Scenarios whose clients do what our stages can; the others need replicas, pops and timers throughout. What follows from
+#: Scenarios whose clients do what our stages can; the others need replicas, and pops throughout. What follows from
 #: the places of half messages is compared in `test_transactions.py`.
-NAMES = sorted(
-    name for name in scenarios() if not any(word in name for word in ("ha-", "register-", "pop", "timer", "retry"))
-)
+NAMES = sorted(name for name in scenarios() if not any(word in name for word in ("ha-", "register-", "pop", "retry")))
 
 
 @functools.cache
@@ -155,6 +152,7 @@ async def test_recorded_requests_get_answers_of_the_same_shape(name: str, tmp_pa
     environment.clock.offset_ms = starts()[name]
     asked = [row for row in exchanges(scenarios()[name]) if row.request["server"] in ("namesrv", "broker")]
     config = BrokerConfig(enable_property_filter=True, trace_topic_enable=True, broker_cluster_name="DefaultCluster")
+    config.recall_message_enable = True
     store_config = MessageStoreConfig(
         mapped_file_size_commit_log=16 << 20,
         mapped_file_size_consume_queue=60_000,

@@ -14,6 +14,7 @@ import tarfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,20 @@ def unpack(name: str, folder: Path) -> Path:
     return root
 
 
+class ClockOfThen:
+    """Stands where the recorded broker's clock stood in the end: what waits in its store for a time is not due yet."""
+
+    def __init__(self, expected: dict[str, Any]) -> None:
+        stamps = [row["storeTimestamp"] for row in expected["commitlog"]["records"]]
+        timers = expected.get("timer") or {}
+        self._now = max(
+            *stamps, *expected["checkpoint"].values(), timers.get("timercheck", {}).get("lastReadTimeMs", 0)
+        )
+
+    def wall_ms(self) -> int:
+        return self._now
+
+
 @asynccontextmanager
 async def broker(root: Path, expected: dict[str, Any], through: str = "order") -> AsyncIterator[Kernel]:
     """Run our broker on a store, with the sizes that it was written with.
@@ -83,7 +98,8 @@ async def broker(root: Path, expected: dict[str, Any], through: str = "order") -
     apply_properties(settings, config, store_config, lenient=True)
     config.listen_port, config.namesrv_addr = 0, ""
     store_config.store_path_root_dir = str(root)
-    kernel = build_broker(config, store_config, system_environment(), through)
+    environment = replace(system_environment(), clock=ClockOfThen(expected))
+    kernel = build_broker(config, store_config, environment, through)
     await kernel.start()
     try:
         yield kernel
