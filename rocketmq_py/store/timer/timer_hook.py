@@ -64,7 +64,7 @@ class TimerHook:
         properties = draft.properties
         if flags.transaction_type(draft.sys_flag) not in (flags.TRANSACTION_NOT, flags.TRANSACTION_COMMIT):
             return None
-        if draft.topic == TIMER_TOPIC or not any(name in properties for name in names.TIMER_REQUESTS):
+        if draft.topic == TIMER_TOPIC or properties.keys().isdisjoint(names.TIMER_REQUESTS):
             return None
         if delay_level(properties) > 0:
             # The level wins, and nothing shall remind of the timer.

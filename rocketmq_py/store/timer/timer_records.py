@@ -12,7 +12,7 @@ from typing import Final
 from rocketmq_py.common import properties as names
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.errors import CorruptDataError, InvalidInputError
-from rocketmq_py.common.java import I64_MAX, parse_i32, parse_i64, string_hash
+from rocketmq_py.common.java import I64_MAX, parse_i32, string_hash
 from rocketmq_py.common.properties import MAX_PROPERTIES_LENGTH, find_property
 from rocketmq_py.common.record import Record, read_record
 from rocketmq_py.common.topic import TIMER_TOPIC
@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 #: TIMER_ENQUEUE_MS of a message that was due before it came into the wheel.
 NEVER_ENQUEUED: Final = I64_MAX
+
+#: Longest text of a number that certainly fits into 64 bits.
+_I64_DIGITS: Final = 18
 
 #: Physical offset and size of a record.
 Place = tuple[int, int]
@@ -85,10 +88,8 @@ class TimerRecords:
 def out_time(record: Record) -> int | None:
     """Return when a record of the timer topic is due; None if it does not say so."""
     text = find_property(record.properties, _OUT)
-    try:
-        return parse_i64(text.decode("ascii")) if text else None
-    except (InvalidInputError, UnicodeDecodeError):
-        return None
+    # bytes.isdigit() knows ASCII digits only; what is longer than 18 of them may not fit into 64 bits.
+    return int(text) if text is not None and text.isdigit() and len(text) <= _I64_DIGITS else None
 
 
 def real_topic(record: Record) -> str:
