@@ -64,8 +64,8 @@ class PushConsumerConfig(ConsumerConfig):
             Differs from RocketMQ, which interrupts them at once (0).
         local_offset_store_dir: where offsets are kept in broadcasting.
         consume_timeout: minutes that the listener may take for a message before its queue goes on without it.
-        max_reconsume_times: how often a message is given to the listener again before it counts as dead; -1: 16 times,
-            and without end in order.
+        max_reconsume_times: how often a message is given to the listener again before it counts as dead; -1: as often as
+            the group's `retryMaxTimes` says, 16 by default, and without end in order.
         suspend_current_queue_time_millis: how long a queue that is consumed in order rests after a failure.
     """
 
