@@ -26,6 +26,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "broker": ("rocketmq_py.cli.broker", "rocketmq_py.assembly.remoting", "Run and inspect a broker."),
     "topic": ("rocketmq_py.cli.topic", "rocketmq_py.client.producer", "List, create, describe and delete topics."),
     "message": ("rocketmq_py.cli.message", "rocketmq_py.client.producer", "Send, consume and find messages."),
+    "dlq": (
+        "rocketmq_py.cli.dlq",
+        "rocketmq_py.client.admin.dead_letters",
+        "Dead letters: list them, look at them, send them again.",
+    ),
     "store": ("rocketmq_py.cli.store", "rocketmq_py.store.verify", "Look into the files of a store."),
     "stage": ("rocketmq_py.cli.stage", "rocketmq_py.course.manifest", "The stages of the course."),
 }
