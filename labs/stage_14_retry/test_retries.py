@@ -119,11 +119,11 @@ async def test_a_crash_before_the_send_back_loses_nothing(
     commit of the offset.
     Observe: a new member gets the message in both cases; in the second one twice, with the counts 0 and 1.
     """
+    send_back = SendBack.send_back
     for crash_after, expected in ((False, [0]), (True, [0, 1])):
         async with group_lab(tmp_path / str(crash_after), environment, queues=1) as lab:
             member = FailingMember(lab)
             stuck = asyncio.Event()
-            send_back = SendBack.send_back
 
             async def crashing(
                 self: SendBack, message: MessageExt, level: int, after: bool = crash_after, reached: Any = stuck
