@@ -291,6 +291,7 @@ class DeadLetterAdmin:
         A broker makes a dead letter of whatever is sent to the retry topic of such a group.
         """
         try:
+            await self._instance.update_route(retry_topic(group))
             connection = await self._consumers.connections(group)
             members = [] if connection is None else [member.client_id for member in connection.connection_set]
             answers = await asyncio.gather(*(self._is_in_order(group, client_id) for client_id in members[:BATCH]))
@@ -299,7 +300,7 @@ class DeadLetterAdmin:
         return any(answers)
 
     async def _is_in_order(self, group: str, client_id: str) -> bool:
-        address = self._instance.any_broker_of(dlq_topic(group))
+        address = self._instance.any_broker_of(retry_topic(group))
         if address is None:
             return False
         header = GetConsumerRunningInfoRequestHeader(consumer_group=group, client_id=client_id)
