@@ -12,6 +12,7 @@ from rocketmq_py.broker.runtime_info import RuntimeInfo
 from rocketmq_py.broker.schedule.delay_hook import delay_hook
 from rocketmq_py.broker.schedule.delay_levels import DelayLevels
 from rocketmq_py.broker.schedule.delay_offsets import DelayOffsetManager
+from rocketmq_py.broker.schedule.delivery_marks import DeliveryMarks
 from rocketmq_py.broker.schedule.delivery_times import DeliveryTimes
 from rocketmq_py.broker.schedule.schedule_message_service import ScheduleMessageService
 from rocketmq_py.broker.statistics import BrokerStatsManager
@@ -55,10 +56,11 @@ def install_levels(kernel: Kernel) -> None:
     kernel.periodic.every(
         store_config.flush_delay_offset_interval / 1_000, offsets.table.persist_soon, "persist delay offsets"
     )
+    marks = DeliveryMarks(environment.files, store_config.root_dir, levels.max_level)
     is_master = kernel.config.is_master and store_config.broker_role is not BrokerRole.SLAVE
     service = kernel.provide(
         ScheduleMessageService(
-            levels, store, offsets, environment, is_master=is_master, on_delivered=_count_delivered(kernel)
+            levels, store, offsets, marks, environment, is_master=is_master, on_delivered=_count_delivered(kernel)
         )
     )
     dispatchers.listeners.append(service)

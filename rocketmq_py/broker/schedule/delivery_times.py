@@ -35,9 +35,13 @@ class DeliveryTimes:
 
     def prepare(self, columns: Columns) -> None:
         """Replace the codes of the schedule topic's records."""
-        # A turn of the loop has many records and few queues: most turns end here.
-        if not any(slot.topic == SCHEDULE_TOPIC for slot in set(columns.slots)):
-            return
+        # A turn of the loop has many records and few queues, and most turns end here.
+        for slot in set(columns.slots):
+            if slot.topic == SCHEDULE_TOPIC:
+                self._fill_in(columns)
+                return
+
+    def _fill_in(self, columns: Columns) -> None:
         for row, slot in enumerate(columns.slots):
             if slot.topic == SCHEDULE_TOPIC:
                 level = find_property(columns.properties[row], _DELAY)

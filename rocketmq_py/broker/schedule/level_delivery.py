@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 from rocketmq_py.broker.schedule.delay_offsets import DelayOffsetManager
 from rocketmq_py.broker.schedule.delivered_message import UndeliverableError, delivered_message
 from rocketmq_py.broker.schedule.delivery_clock import DeliveryClock
+from rocketmq_py.broker.schedule.delivery_marks import DeliveryMarks
 from rocketmq_py.common.environment import RunBlocking
 from rocketmq_py.common.message_id import create_offset_id
 from rocketmq_py.common.record import read_record
@@ -66,6 +67,7 @@ class LevelDelivery:
         store: where the messages wait, and where they go.
         clock: tells what is due.
         offsets: keeps how far the level is.
+        marks: keeps the same for the start after a killed process.
         run_blocking: for reads that wait for the disk.
         turn: held while a batch is put, so that levels take turns.
         on_delivered: told how each message went that was put.
@@ -82,6 +84,7 @@ class LevelDelivery:
         store: MessageStore,
         clock: DeliveryClock,
         offsets: DelayOffsetManager,
+        marks: DeliveryMarks,
         run_blocking: RunBlocking,
         turn: asyncio.Lock,
         on_delivered: Callable[[Draft], None],
@@ -94,6 +97,7 @@ class LevelDelivery:
         self._store = store
         self._clock = clock
         self._offsets = offsets
+        self._marks = marks
         self._run_blocking = run_blocking
         self._turn = turn
         self._on_delivered = on_delivered
@@ -236,7 +240,7 @@ class LevelDelivery:
     def _move_on(self, messages: Sequence[DelayedMessage], results: Sequence[PutMessageResult]) -> float:
         """Move behind the messages that are done, in order; return the seconds until the next look."""
         rest = iter(results)
-        delivered, pause = 0, 0.0
+        delivered, pause, last = 0, 0.0, None
         offset = messages[0].queue_offset
         for queue_offset, draft in messages:
             result = next(rest, None) if draft is not None else None
@@ -246,13 +250,15 @@ class LevelDelivery:
                 pause = RETRY_SECONDS if result is not None else 0.0
                 break
             elif result.status is PutMessageStatus.PUT_OK:
-                delivered += 1
+                delivered, last = delivered + 1, result
                 self._on_delivered(draft)
             else:
                 self._give_up(queue_offset, f"{draft.topic}-{draft.queue_id} takes it never: {result.status.name}")
             offset = queue_offset + 1
         self.delivered += delivered
         self._offsets.set(self.level, offset, delivered)
+        if last is not None:
+            self._marks.mark(self.level, offset, last)
         return pause
 
     async def _skip_to(self, offset: int, following: int, queue: ConsumeQueue) -> float:

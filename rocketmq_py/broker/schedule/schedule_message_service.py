@@ -12,6 +12,7 @@ from collections.abc import Callable
 from rocketmq_py.broker.schedule.delay_levels import DelayLevels
 from rocketmq_py.broker.schedule.delay_offsets import DelayOffsetManager
 from rocketmq_py.broker.schedule.delivery_clock import DeliveryClock
+from rocketmq_py.broker.schedule.delivery_marks import DeliveryMarks
 from rocketmq_py.broker.schedule.level_delivery import LevelDelivery
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.topic import SCHEDULE_TOPIC
@@ -19,6 +20,7 @@ from rocketmq_py.store.columns import Arrivals
 from rocketmq_py.store.draft import Draft
 from rocketmq_py.store.errors import StoreError
 from rocketmq_py.store.message_store import MessageStore
+from rocketmq_py.store.offset_search import store_timestamp_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ class ScheduleMessageService:
         levels: the table of levels.
         store: where messages wait.
         offsets: how far each level is.
+        marks: the same, for the start after a killed process.
         environment: clock and blocking calls.
         is_master: only a master delivers; a slave gets what its master delivered.
         on_delivered: told of each message that was put into its real topic.
@@ -40,6 +43,7 @@ class ScheduleMessageService:
         levels: DelayLevels,
         store: MessageStore,
         offsets: DelayOffsetManager,
+        marks: DeliveryMarks,
         environment: Environment,
         *,
         is_master: bool,
@@ -52,6 +56,7 @@ class ScheduleMessageService:
         self._is_master = is_master
         self._on_delivered = on_delivered
         self._clock = DeliveryClock(environment.clock)
+        self._marks = marks
         self._deliveries: dict[int, LevelDelivery] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -62,6 +67,20 @@ class ScheduleMessageService:
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
+    async def start(self) -> None:
+        """Find out how far a process that was killed had delivered; after a stop in order the file says the same."""
+        # On the loop, which serves nobody yet: it reads a record for each level.
+        for mark in self._marks.load(self._store_time_of):
+            if mark.queue_offset > (self._offsets.get(mark.level) or 0):
+                logger.info("level %d was delivered up to %d when the broker ended", mark.level, mark.queue_offset)
+                self._offsets.set(mark.level, mark.queue_offset)
+
+    def _store_time_of(self, physical_offset: int) -> int:
+        try:
+            return store_timestamp_of(self._store.look_record(physical_offset))
+        except StoreError:
+            return -1
+
     async def serve(self) -> None:
         """Begin to deliver, if this broker is a master."""
         if self._is_master:
@@ -70,6 +89,10 @@ class ScheduleMessageService:
     async def stop_serving(self) -> None:
         """End delivering after the batches that are under way, so that their offsets are kept."""
         await self.end()
+
+    async def stop(self) -> None:
+        """Close the file of the marks."""
+        self._marks.close()
 
     def begin(self) -> None:
         """Begin to deliver all levels; for a start, and for a slave that becomes a master."""
@@ -84,6 +107,7 @@ class ScheduleMessageService:
                 self._store,
                 self._clock,
                 self._offsets,
+                self._marks,
                 self._environment.run_blocking,
                 turn,
                 self._on_delivered,
