@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rocketmq_py.client.admin.consumers import ConsumerAdmin
+from rocketmq_py.client.admin.consumers import ConsumerAdmin, brokers_of
 from rocketmq_py.client.admin.messages import MessageAdmin
 from rocketmq_py.client.admin.offsets import OffsetAdmin
 from rocketmq_py.client.admin.topics import TopicAdmin
@@ -35,7 +35,9 @@ from rocketmq_py.client.pull_consumer import PullConsumer
 from rocketmq_py.client.send_back import InnerProducer
 from rocketmq_py.client.send_result import SendResult
 from rocketmq_py.common import properties as names
+from rocketmq_py.common.errors import InvalidInputError
 from rocketmq_py.common.message import Message, MessageExt, MessageQueue
+from rocketmq_py.common.message_id import parse_offset_id
 from rocketmq_py.common.topic import DLQ_TOPIC_PREFIX, dlq_topic, is_dlq_topic, retry_topic, validate_group
 from rocketmq_py.remoting.bodies.consume_queue import QueryConsumeQueueResponseBody
 from rocketmq_py.remoting.bodies.consumer_running_info import PROP_CONSUMEORDERLY, ConsumerRunningInfo
@@ -199,11 +201,24 @@ class DeadLetterAdmin:
         """
         validate_group(group)
         topic = dlq_topic(group)
-        found = await self._messages.copies(topic, message_id)
-        if not found:
-            message = await self._messages.view(topic, message_id)
-            found = [message] if message is not None and message.topic == topic else []
+        found = await self._messages.copies(topic, message_id) or await self._at_place(topic, message_id)
         return [DeadLetter(group, message) for message in found]
+
+    async def _at_place(self, topic: str, message_id: str) -> list[MessageExt]:
+        """Return the message of an offset id. The brokers are asked under the addresses that they have now."""
+        try:
+            _, offset = parse_offset_id(message_id)
+        except InvalidInputError:
+            return []
+        found = []
+        for address in brokers_of(await self._topics.route(topic)):
+            try:
+                message = await self._messages.at_offset(address, offset)
+            except BrokerResponseError:
+                continue
+            if message is not None and (message.msg_id, message.topic) == (message_id.upper(), topic):
+                found.append(message)
+        return found
 
     async def _read_queue(self, queue: MessageQueue, begin: int, end: int) -> AsyncIterator[MessageExt]:
         await self._instance.update_route(queue.topic)
