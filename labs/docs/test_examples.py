@@ -48,6 +48,11 @@ async def test_every_program_runs(tmp_path: Path, environment: Environment, caps
         await asyncio.wait_for(load("push").main(address), 20)
         assert "b'two coffees'" in capsys.readouterr().out
 
+        await asyncio.wait_for(load("dead_letters").main(address), 30)
+        tries = capsys.readouterr().out.splitlines()
+        assert tries[:2] == ["try 0: a parcel for Zoe", "try 1: a parcel for Zoe"]
+        assert tries[2:] == ["dead after 2 tries: parcel-7 of topic Deliveries", "try 0: a parcel for Zoe"]
+
         await load("poll").main(address, 1.0)
         polled = capsys.readouterr().out
         assert sum(int(count) for count in re.findall(r"(\d+) messages", polled)) == 17

@@ -9,6 +9,7 @@ Source: `SendMessageProcessor`, RocketMQ 5.3.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from rocketmq_py.broker.config import BrokerConfig
@@ -117,9 +118,10 @@ class SendMessageProcessor:
     async def _send_to_new_topic(self, request: Request, header: SendMessageRequestHeader, target: Target) -> Answer:
         # An acknowledged message must not lie in a topic that a crash forgets.
         await self._topics.persist()
-        return self._send(request, header, target)
+        result = self._send(request, header, target)
+        return await result if isinstance(result, Awaitable) else result
 
-    def _send(self, request: Request, header: SendMessageRequestHeader, target: Target) -> Answer:
+    def _send(self, request: Request, header: SendMessageRequestHeader, target: Target) -> Answer | Awaitable[Answer]:
         if header.batch:
             return self._send_batch(request, header, target)
         draft = self._draft(request, header, target)
@@ -129,7 +131,12 @@ class SendMessageProcessor:
         refusal = self._hooks.apply(context)
         if refusal is not None:
             return self._refuse(refusal)
-        return self._append(request, target, [draft], draft.properties.get(names.UNIQ_KEY))
+        append = partial(self._append, request, target, [draft], draft.properties.get(names.UNIQ_KEY))
+        return self._after_persist(append) if context.has_new_topic else append()
+
+    async def _after_persist(self, append: Callable[[], Answer]) -> Answer:
+        await self._topics.persist()
+        return append()
 
     # --- one message --------------------------------------------------------------------------------------------------
 
