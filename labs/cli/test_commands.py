@@ -262,6 +262,22 @@ def test_people_see_times_and_programs_milliseconds(running: Running) -> None:
     assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", text)
 
 
+def test_a_message_is_sent_for_any_time(running: Running) -> None:
+    running.rmq("topic", "create", "CliTimer", "--queues", "1")
+    sent = running.json("message", "send", "CliTimer", "soon", "--delay-ms", "1500")["items"][0]
+    assert sent["status"] == "SEND_OK"
+    assert sent["recallHandle"]
+    assert "recallHandle" not in running.json("message", "send", "CliTimer", "now")["items"][0]
+    running.json("message", "send", "CliTimer", "far", "--deliver-at", "2020-01-31T12:00:00")
+    text = running.rmq("message", "consume", "CliTimer", "--count", "3", "--wait", "20")
+    assert all(body in text for body in ("now", "far", "soon"))
+    refused = run("message", "send", "CliTimer", "x", "--delay-ms", "9999999999999", NAMESRV_ADDR=running.namesrv)
+    assert refused.returncode != 0
+    assert "max delay 259200000ms" in refused.stderr
+    both = run("message", "send", "CliTimer", "x", "--delay-ms", "5", "--deliver-at", "1", NAMESRV_ADDR=running.namesrv)
+    assert "give one of them" in both.stderr
+
+
 def test_a_broker_is_stopped_by_sigterm_and_the_store_is_sound(running: Running) -> None:
     """Must be last: it ends the server that the others use."""
     locked = run("store", "verify", str(running.store))

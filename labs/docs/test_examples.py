@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from docs.examples import test_with_a_cluster
+from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.client.admin.client import AdminClient
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.course.manifest import project_root
@@ -47,6 +48,11 @@ async def test_every_program_runs(tmp_path: Path, environment: Environment, caps
         await asyncio.wait_for(load("push").main(address), 20)
         assert "b'two coffees'" in capsys.readouterr().out
 
+        await asyncio.wait_for(load("dead_letters").main(address), 30)
+        tries = capsys.readouterr().out.splitlines()
+        assert tries[:2] == ["try 0: a parcel for Zoe", "try 1: a parcel for Zoe"]
+        assert tries[2:] == ["dead after 2 tries: parcel-7 of topic Deliveries", "try 0: a parcel for Zoe"]
+
         await load("poll").main(address, 1.0)
         polled = capsys.readouterr().out
         assert sum(int(count) for count in re.findall(r"(\d+) messages", polled)) == 17
@@ -58,19 +64,28 @@ async def test_every_program_runs(tmp_path: Path, environment: Environment, caps
         await asyncio.get_running_loop().run_in_executor(None, load("ordinary_code").main, address)
         assert "coffees" in (ordinary := capsys.readouterr().out) or "te" in ordinary
 
-        await asyncio.wait_for(load("ask").main(address), 20)
-        asked = capsys.readouterr().out
-        assert "a coffee is 2.40" in asked
-        assert "no reply within 0.5 s" in asked
-
         await asyncio.get_running_loop().run_in_executor(None, load("transfer").main, address)
         transferred = capsys.readouterr().out
         assert transferred.count("COMMIT_MESSAGE") == 8
         assert transferred.count("ROLLBACK_MESSAGE") == 2
         assert "bank A has 0, bank B has 80" in transferred
 
+        await asyncio.wait_for(load("ask").main(address), 20)
+        asked = capsys.readouterr().out
+        assert "a coffee is 2.40" in asked
+        assert "no reply within 0.5 s" in asked
+
         await load("administer").main(address)
         assert "b'two coffees'" in capsys.readouterr().out
+
+
+async def test_the_program_about_delays_runs(
+    tmp_path: Path, environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = BrokerConfig(recall_message_enable=True)
+    async with Cluster(tmp_path, environment=environment, config=config) as cluster:
+        await load("later").main(cluster.namesrv_addr)
+        assert re.search(r"taken back: [0-9A-F]{32}", capsys.readouterr().out)
 
 
 async def test_the_example_of_a_test_passes(tmp_path: Path) -> None:

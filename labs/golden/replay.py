@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+from rocketmq_py.common.record import decode_records
 from rocketmq_py.remoting.codec import decode, encode
 from rocketmq_py.remoting.codes import RequestCode, ResponseCode
 from rocketmq_py.remoting.command import RemotingCommand
@@ -16,6 +17,14 @@ from rocketmq_py.remoting.command import RemotingCommand
 PATIENCE = 60.0
 
 Row = dict[str, Any]
+
+
+class Copy(NamedTuple):
+    """What tells a message, and which of its tries it is."""
+
+    unique_key: str
+    reconsume_times: int
+    topic: str
 
 
 @dataclass(slots=True)
@@ -74,8 +83,15 @@ def exchanges(rows: Iterable[Row]) -> list[Exchange]:
     return found
 
 
-async def replay(asked: list[Exchange], addresses: dict[str, str]) -> dict[int, list[RemotingCommand]]:
+async def replay(
+    asked: list[Exchange], addresses: dict[str, str], find: Callable[[Copy], int | None] | None = None
+) -> dict[int, list[RemotingCommand]]:
     """Send the requests to the servers of the given names and fill in the answers.
+
+    Args:
+        asked: the recording.
+        addresses: of our servers.
+        find: returns where a message lies in our log; it lies elsewhere than in the recorded one.
 
     Returns:
         By connection, what the servers asked of the client.
@@ -97,7 +113,10 @@ async def replay(asked: list[Exchange], addresses: dict[str, str]) -> dict[int, 
             future: asyncio.Future[RemotingCommand] = loop.create_future()
             client.answers[row["opaque"]] = future
             pending.append((exchange, future))
-        client.writer.write(bytes.fromhex(row["frame_hex"]))
+        frame = bytes.fromhex(row["frame_hex"])
+        if row["code"] == RequestCode.CONSUMER_SEND_MSG_BACK and find is not None:
+            frame = sent_back(frame, asked, find)
+        client.writer.write(frame)
     if pending:
         await asyncio.wait([future for _, future in pending], timeout=PATIENCE)
     for exchange, future in pending:
@@ -109,6 +128,21 @@ async def replay(asked: list[Exchange], addresses: dict[str, str]) -> dict[int, 
         client.writer.close()
     await asyncio.gather(*readers)
     return {number: client.asked for number, client in clients.items()}
+
+
+def sent_back(frame: bytes, asked: list[Exchange], find: Callable[[Copy], int | None]) -> bytes:
+    """Return a recorded send-back with the offset that its message has in our log, if the client got it in a pull."""
+    command = decode(frame[4:])
+    for exchange in asked:
+        if exchange.request["code"] == RequestCode.PULL_MESSAGE and exchange.recorded is not None:
+            answer = decode(bytes.fromhex(exchange.recorded["frame_hex"])[4:])
+            messages = decode_records(bytes(answer.body)) if answer.code == ResponseCode.SUCCESS else ()
+            for message in messages:
+                if str(message.commit_log_offset) == command.ext_fields["offset"]:
+                    place = find(Copy(message.unique_key, message.reconsume_times, message.topic))
+                    if place is not None:
+                        command.ext_fields["offset"] = str(place)
+    return encode(command)
 
 
 def topics_before(asked: list[Exchange]) -> list[str]:

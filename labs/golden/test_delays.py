@@ -70,7 +70,8 @@ async def test_delays_of_an_apache_broker_are_delivered_by_ours(name: str, tmp_p
     expected, root = stores()[name], unpack(name, tmp_path)
     pending = pending_of(root, expected)
     assert pending
-    async with broker(root, expected, "delay") as kernel:
+    now = system_environment().clock
+    async with broker(root, expected, "delay", now, timer_wheel_enable=False) as kernel:
         service, log = kernel.get(ScheduleMessageService), kernel.get(CommitLog)
         await eventually(lambda: sum(one.delivered + one.skipped for one in service.deliveries) >= len(pending), 20)
         new = records_of(log)[len(expected["commitlog"]["records"]) :]
@@ -90,7 +91,7 @@ async def test_delays_of_an_apache_broker_are_delivered_by_ours(name: str, tmp_p
     for queue_id, queue in expected["consumequeue"][SCHEDULE_TOPIC].items():
         if queue["units"]:
             assert offsets[int(queue_id) + 1] == queue["max"]
-    async with broker(root, expected, "delay") as kernel:
+    async with broker(root, expected, "delay", now, timer_wheel_enable=False) as kernel:
         after = len(records_of(kernel.get(CommitLog)))
     assert after == len(expected["commitlog"]["records"]) + len(pending), "a restart delivers nothing again"
 

@@ -14,6 +14,7 @@ import tarfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from rocketmq_py.assembly.kernel import Kernel
 from rocketmq_py.assembly.stages import build_broker
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.common.config import Setting, apply_properties
-from rocketmq_py.common.environment import system_environment
+from rocketmq_py.common.environment import Clock, system_environment
 from rocketmq_py.common.host import decode_host
 from rocketmq_py.common.message_id import create_offset_id
 from rocketmq_py.common.properties import decode_properties
@@ -72,18 +73,37 @@ def unpack(name: str, folder: Path) -> Path:
     return root
 
 
+class ClockOfThen:
+    """Stands where the recorded broker's clock stood in the end: what waits in its store for a time is not due yet."""
+
+    def __init__(self, expected: dict[str, Any]) -> None:
+        stamps = [row["storeTimestamp"] for row in expected["commitlog"]["records"]]
+        timers = expected.get("timer") or {}
+        self._now = max(
+            *stamps, *expected["checkpoint"].values(), timers.get("timercheck", {}).get("lastReadTimeMs", 0)
+        )
+
+    def wall_ms(self) -> int:
+        return self._now
+
+
 @asynccontextmanager
-async def broker(root: Path, expected: dict[str, Any], through: str = "order") -> AsyncIterator[Kernel]:
+async def broker(
+    root: Path, expected: dict[str, Any], through: str = "order", clock: Clock | None = None, **changes: Any
+) -> AsyncIterator[Kernel]:
     """Run our broker on a store, with the sizes that it was written with.
 
-    By default without the stages that store messages by themselves, such as delayed ones whose time has come.
+    By default without the stages that store messages by themselves, and at the time at which the store was left.
     """
     config, store_config = BrokerConfig(), MessageStoreConfig()
     settings = {key: Setting(value, "expected.json") for key, value in expected["brokerConfig"].items()}
     apply_properties(settings, config, store_config, lenient=True)
     config.listen_port, config.namesrv_addr = 0, ""
     store_config.store_path_root_dir = str(root)
-    kernel = build_broker(config, store_config, system_environment(), through)
+    for name, value in changes.items():
+        setattr(store_config, name, value)
+    environment = replace(system_environment(), clock=clock or ClockOfThen(expected))
+    kernel = build_broker(config, store_config, environment, through)
     await kernel.start()
     try:
         yield kernel

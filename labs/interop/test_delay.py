@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -28,7 +29,7 @@ from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.testing.eventually import eventually
 
 from .apache import apache_servers
-from .java_tools import OLDER, VERSION, JavaProgram, free_port, jars, java, java_client
+from .java_tools import OLDER, VERSION, JavaProgram, free_port, jars, java, java_client, mqadmin
 from .our_servers import our_servers
 
 pytestmark = [pytest.mark.interop, pytest.mark.serial, pytest.mark.timeout(400)]
@@ -78,7 +79,8 @@ async def test_java_programs_delay_messages_at_our_broker(tmp_path: Path, versio
     """Claim: programs written for Apache RocketMQ delay messages at our broker unchanged.
 
     Experiment: a Java producer sends 100 messages of each of the levels 1, 2 and 3; a Java consumer with a tag waits.
-    Observe: each comes once, never before its time, and at most 100 ms after it, which is as often as RocketMQ looks.
+    Observe: each comes once, never before its time, and at most 100 ms after it, which is as often as RocketMQ looks;
+    mqadmin shows how far each level is.
     """
     client = java_client(version, tmp_path)
     async with our_servers(tmp_path) as servers, AdminClient(namesrv_addr=servers.namesrv) as admin:
@@ -94,6 +96,9 @@ async def test_java_programs_delay_messages_at_our_broker(tmp_path: Path, versio
             rows = received(consumer)
             await consumer.close_input()
             await consumer.wait(30)
+        status = await mqadmin(tmp_path, "brokerStatus", "-b", servers.broker)
+    for level in DELAYS:
+        assert re.search(rf"^scheduleMessageOffset_{level} +: 100,100", status, re.MULTILINE), status
     assert Counter(body for body, _, _ in rows) == Counter(f"{level}:{n}" for level in DELAYS for n in range(100))
     late = sorted(waited - DELAYS[level] for _, level, waited in rows)
     print(

@@ -67,19 +67,6 @@ def test_locust_finds_every_message_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed (extra: load)")
-def test_locust_finds_every_step_of_every_order_behind_the_one_before(tmp_path: Path) -> None:
-    """Claim: in the ordered load every step comes out, and none before the one that precedes it."""
-    namesrv, broker = free_port(), free_port()
-    command = [sys.executable, "-m", "rocketmq_py.cli.main", "standalone", "--store", str(tmp_path)]
-    with Server([*command, "--namesrv-port", str(namesrv), "--port", str(broker)], broker, None, rb"boot success"):
-        run = _locust(namesrv, "loadtests/ordered.py")
-    assert run.returncode == 0, run.stdout
-    table = re.findall(r"^(SEND|RECEIVE) +LoadTest +(\d+) +\d+\(", run.stdout, re.MULTILINE)
-    requests = {kind: int(count) for kind, count in table}
-    assert requests["SEND"] == requests["RECEIVE"] > 0, run.stdout
-
-
-@pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed (extra: load)")
 def test_locust_finds_every_committed_message_and_no_other(tmp_path: Path) -> None:
     """Claim: in the transactional load what is committed comes out, and what is rolled back does not."""
     namesrv, broker = free_port(), free_port()
@@ -91,6 +78,19 @@ def test_locust_finds_every_committed_message_and_no_other(tmp_path: Path) -> No
     requests = {kind: int(count) for kind, count in table}
     rolled_back = requests["TRANSACTION"] // 10
     assert requests["RECEIVE"] == requests["TRANSACTION"] - rolled_back > 0, run.stdout
+
+
+@pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed (extra: load)")
+def test_locust_finds_every_step_of_every_order_behind_the_one_before(tmp_path: Path) -> None:
+    """Claim: in the ordered load every step comes out, and none before the one that precedes it."""
+    namesrv, broker = free_port(), free_port()
+    command = [sys.executable, "-m", "rocketmq_py.cli.main", "standalone", "--store", str(tmp_path)]
+    with Server([*command, "--namesrv-port", str(namesrv), "--port", str(broker)], broker, None, rb"boot success"):
+        run = _locust(namesrv, "loadtests/ordered.py")
+    assert run.returncode == 0, run.stdout
+    table = re.findall(r"^(SEND|RECEIVE) +LoadTest +(\d+) +\d+\(", run.stdout, re.MULTILINE)
+    requests = {kind: int(count) for kind, count in table}
+    assert requests["SEND"] == requests["RECEIVE"] > 0, run.stdout
 
 
 def _locust(

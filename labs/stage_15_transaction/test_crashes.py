@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labs.stage_15_transaction.crash_lab import COMMIT, ROLLBACK, UNKNOWN, Half, TransactionMachine
+from rocketmq_py.assembly.stages import available_stages
 from rocketmq_py.broker.transaction.op_batch import TransactionalOpBatchService
 from rocketmq_py.common.errors import RocketMQError
 from rocketmq_py.common.topic import TRANS_HALF_TOPIC, TRANS_OP_HALF_TOPIC
@@ -80,6 +81,31 @@ async def test_a_stop_in_order_leaves_no_decision_without_its_op_record() -> Non
     await broker.stop()
     await broker.start()
     assert [found.body for found in await broker.messages(TRANS_OP_HALF_TOPIC, 1)] == [b"0,1,2,3,4,"]
+    await broker.stop()
+
+
+@pytest.mark.skipif("delay" not in available_stages(), reason="stage delay is not here")
+@pytest.mark.virtual_time
+async def test_a_delay_begins_at_the_commit_and_a_kill_in_between_changes_nothing() -> None:
+    """What is committed with a delay level lies in the topic of delays at first; that record, too, names its half message."""
+    broker = TransactionMachine()
+    await broker.start()
+    yes, no = await broker.send_half("yes", DELAY="5"), await broker.send_half("no", DELAY="5")
+    assert len(await broker.messages(TRANS_HALF_TOPIC, 1)) == 2, "a half message is not delayed"
+    await asyncio.sleep(3)
+    await broker.end(yes, COMMIT)
+    await broker.end(no, ROLLBACK)
+    await asyncio.sleep(1)
+    await broker.kill()
+    await broker.start()
+    await asyncio.sleep(50)
+    assert await broker.delivered() == {}, "level 5 is a minute"
+    await asyncio.sleep(20)
+    assert await broker.delivered() == {"yes": 1}
+    await broker.end(yes, COMMIT)
+    await asyncio.sleep(100)
+    assert await broker.delivered() == {"yes": 1}
+    assert broker.checked == []
     await broker.stop()
 
 

@@ -1,4 +1,4 @@
-"""Stage 15: messages that depend on how a transaction of their producer ends, and replies to requests."""
+"""Stage 15: messages that depend on how a transaction of their producer ends, and replies that find who asked."""
 
 from __future__ import annotations
 

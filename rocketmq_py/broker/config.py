@@ -64,6 +64,8 @@ class BrokerConfig(TlsSettings):
     reject_transaction_message: bool = False
     broker_fast_failure_enable: bool = True
     wait_time_mills_in_send_queue: int = 200
+    recall_message_enable: bool = False
+    allow_recall_when_broker_not_writeable: bool = True
     #: Also keep a reply that was passed on to its client, in the topic of replies.
     store_reply_message_enable: bool = True
 

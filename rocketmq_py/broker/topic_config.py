@@ -84,6 +84,11 @@ class TopicConfigManager:
         self.table.load()
         self._tell(None)
 
+    def add_system_topic(self, config: TopicConfig) -> None:
+        """Add a topic that a later stage of the system needs; before `start`, whose file comes over it."""
+        self._topics.setdefault(config.topic_name, config)
+        self._system_topics |= {config.topic_name}
+
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def select(self, topic: str) -> TopicConfig | None:

@@ -18,6 +18,7 @@ from rocketmq_py.cli.output import CliError, Exit, Output, reporting
 from rocketmq_py.client.admin.client import AdminClient
 from rocketmq_py.client.config import ProducerConfig
 from rocketmq_py.client.producer import Producer
+from rocketmq_py.common import properties as names
 from rocketmq_py.common.message import Message, MessageExt
 
 app = typer.Typer(no_args_is_help=True, help="Send, consume and find messages.")
@@ -39,6 +40,10 @@ def send(
         int, typer.Option(min=0, max=2**31 - 1, help="Deliver it later: 1 is 1 s, 18 is 2 h by the broker's default.")
     ] = 0,
     count: Annotated[int, typer.Option(min=1, max=1_000_000, help="Send it so many times.")] = 1,
+    delay_ms: Annotated[int | None, typer.Option(min=1, help="Deliver it so many milliseconds from now.")] = None,
+    deliver_at: Annotated[
+        str, typer.Option(help="Deliver it at a time: milliseconds since 1970 or a date, as 2026-01-31T12:00:00.")
+    ] = "",
     namesrv: NamesrvOption = DEFAULT_NAMESRV,
     json: JsonOption = False,
 ) -> None:
@@ -47,6 +52,7 @@ def send(
     with reporting(output):
         content = _content(body, body_file)
         properties = dict(_assignment(text) for text in prop or ())
+        properties |= _time_of_delivery(delay_ms, deliver_at)
 
         async def work() -> None:
             rows = []
@@ -65,6 +71,7 @@ def send(
                             "broker": result.queue.broker_name,
                             "queue": result.queue.queue_id,
                             "queueOffset": result.queue_offset,
+                            **({"recallHandle": result.recall_handle} if result.recall_handle else {}),
                         }
                     )
             output.rows(("status", "msgId", "broker", "queue", "queueOffset"), rows)
@@ -85,6 +92,14 @@ def _content(body: str | None, body_file: Path | None) -> bytes:
             )
         return body_file.read_bytes()
     return sys.stdin.buffer.read(MAX_BODY_SIZE + 1) if body == "-" else str(body).encode()
+
+
+def _time_of_delivery(delay_ms: int | None, deliver_at: str) -> dict[str, str]:
+    if delay_ms is not None and deliver_at:
+        raise CliError("--delay-ms and --deliver-at say two times; give one of them", Exit.USAGE)
+    if delay_ms is not None:
+        return {names.TIMER_DELAY_MS: str(delay_ms)}
+    return {names.TIMER_DELIVER_MS: str(parse_time(deliver_at))} if deliver_at else {}
 
 
 def _assignment(text: str) -> tuple[str, str]:

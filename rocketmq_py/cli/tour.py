@@ -18,6 +18,7 @@ from rich.console import Console
 from rocketmq_py.cli.dump import explain, explain_record, read_log
 from rocketmq_py.cli.output import CliError, Output, reporting
 from rocketmq_py.cli.tour_guide import INDEX_SLOTS, MAX_WIDTH, Chapter, Guide
+from rocketmq_py.cli.tour_retry import failing
 from rocketmq_py.client.selectors import select_by_hash
 from rocketmq_py.client.send_result import SendStatus
 from rocketmq_py.common.environment import system_environment
@@ -244,6 +245,7 @@ CHAPTERS: Final[Sequence[Chapter]] = (
     ("Broadcasting", broadcast),
     ("In order", in_order),
     ("Later", delayed),
+    ("Once more, and never again", failing),
     *_later_chapters(),
     ("Back in time", back_in_time),
     ("The files", files),

@@ -33,6 +33,7 @@ from rocketmq_py.client.fault_strategy import MQFaultStrategy
 from rocketmq_py.client.hooks import CheckForbiddenHook, SendMessageContext, SendMessageHook
 from rocketmq_py.client.instance import MQClientInstance
 from rocketmq_py.client.publish_queues import PublishQueues
+from rocketmq_py.client.recall import recall
 from rocketmq_py.client.selectors import Selector
 from rocketmq_py.client.send_request import Outgoing, build_request, prepare, prepare_batch
 from rocketmq_py.client.send_result import SendResult, read_send_response
@@ -246,6 +247,31 @@ class Producer:
         await self._attempt(
             outgoing, queue or await self._queues.choose(outgoing.topic, None), ONE_WAY, self._budget(None)
         )
+
+    async def recall_message(self, topic: str, recall_handle: str, *, timeout: float | None = None) -> str:
+        """Take back a message that waits for its time of delivery.
+
+        A broker takes messages back with `recallMessageEnable=true` only. Success means that it has noted the wish: a
+        message that is just being delivered is still delivered.
+
+        Args:
+            topic: the message's topic.
+            recall_handle: `SendResult.recall_handle` of its send.
+            timeout: seconds; default `send_msg_timeout`.
+
+        Returns:
+            The message's unique id.
+
+        Raises:
+            InvalidInputError: the handle is none, or the topic is a retry or dead-letter topic; nothing was sent.
+            NoRouteError: nobody has the topic.
+            BrokerResponseError: the broker refused; its remark says why.
+            RemotingError: there was no answer.
+
+        Source: `DefaultMQProducerImpl#recallMessage`, RocketMQ 5.3.
+        """
+        self._check_running()
+        return await recall(self.instance, self._queues, self.group, topic, recall_handle, self._budget(timeout))
 
     async def publish_queues(self, topic: str) -> list[MessageQueue]:
         """Return the queues that messages of a topic may go to.

@@ -58,10 +58,9 @@ class ReplyNotDeliveredError(ClientError):
 
 
 class RequestProducer(Producer):
-    """A producer with `request`, and with `reply` for the other side.
+    """A producer with `request`, and with `reply` for the other side; what it does not explain is as in `Producer`.
 
     Args:
-        group, config, namesrv_addr, instance, environment: see `Producer`.
         max_waiting: requests that may wait for their replies at a time; the next one is refused.
     """
 

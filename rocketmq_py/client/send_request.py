@@ -83,7 +83,7 @@ def prepare_batch(messages: Sequence[Message], config: ProducerConfig, ids: Uniq
         check_message(message, config.max_message_size)
         if message.topic != first.topic or message.wait_store_ok != first.wait_store_ok:
             raise InvalidInputError("all messages of a batch need the same topic and the same WAIT property")
-        if message.delay_level > 0 or is_retry_topic(message.topic):
+        if message.delay_level > 0 or message.is_timer or is_retry_topic(message.topic):
             raise InvalidInputError("delayed messages and messages to retry topics cannot be in a batch")
     size = sum(len(message.body) for message in messages)
     if size > config.max_message_size:

@@ -108,6 +108,10 @@ class Producer(_Blocking):
         """Send a message that nobody answers for."""
         self._thread.run(self._producer.send_one_way(message, queue=queue))
 
+    def recall_message(self, topic: str, recall_handle: str, *, timeout: float | None = None) -> str:
+        """Take back a message that waits for its time of delivery, and return its unique id."""
+        return self._thread.run(self._producer.recall_message(topic, recall_handle, timeout=timeout))
+
     def publish_queues(self, topic: str) -> list[MessageQueue]:
         """Return the queues that messages of a topic may go to."""
         return self._thread.run(self._producer.publish_queues(topic))

@@ -71,12 +71,47 @@ class Message:
     @property
     def delay_level(self) -> int:
         """The delay level, 0 for none."""
-        text = self.properties.get(names.DELAY, "0")
-        return int(text) if text.isascii() and text.isdigit() else 0
+        return self._number(names.DELAY)
 
     @delay_level.setter
     def delay_level(self, level: int) -> None:
         self._set(names.DELAY, str(level) if level else "")
+
+    def _number(self, name: str) -> int:
+        text = self.properties.get(name, "0")
+        return int(text) if text.isascii() and text.isdigit() else 0
+
+    @property
+    def delay_time_sec(self) -> int:
+        """Seconds from the send to the delivery, 0 for none; goes before the two below."""
+        return self._number(names.TIMER_DELAY_SEC)
+
+    @delay_time_sec.setter
+    def delay_time_sec(self, seconds: int) -> None:
+        self._set(names.TIMER_DELAY_SEC, str(seconds) if seconds else "")
+
+    @property
+    def delay_time_ms(self) -> int:
+        """Milliseconds from the send to the delivery, 0 for none; a broker rounds up to its precision of a second."""
+        return self._number(names.TIMER_DELAY_MS)
+
+    @delay_time_ms.setter
+    def delay_time_ms(self, milliseconds: int) -> None:
+        self._set(names.TIMER_DELAY_MS, str(milliseconds) if milliseconds else "")
+
+    @property
+    def deliver_time_ms(self) -> int:
+        """When to deliver, milliseconds since 1970 by the broker's clock; 0 for at once."""
+        return self._number(names.TIMER_DELIVER_MS)
+
+    @deliver_time_ms.setter
+    def deliver_time_ms(self, timestamp: int) -> None:
+        self._set(names.TIMER_DELIVER_MS, str(timestamp) if timestamp else "")
+
+    @property
+    def is_timer(self) -> bool:
+        """Whether a delay or a time of delivery is asked for, beside the levels."""
+        return any(name in self.properties for name in names.TIMER_REQUESTS)
 
     @property
     def wait_store_ok(self) -> bool:

@@ -83,6 +83,9 @@ TRANSIENT_PREFIX: Final = "__RMQ.TRANSIENT."
 TRANSIENT_TOPIC_CONFIG: Final = "__RMQ.TRANSIENT.TOPIC_SYS_FLAG"
 TRANSIENT_GROUP_CONFIG: Final = "__RMQ.TRANSIENT.GROUP_SYS_FLAG"
 
+#: What asks for a delivery later than at once, in the order in which they count.
+TIMER_REQUESTS: Final = (TIMER_DELAY_SEC, TIMER_DELAY_MS, TIMER_DELIVER_MS)
+
 #: Names that the system gives a meaning: an application may not set them as user properties.
 RESERVED_NAMES: Final[frozenset[str]] = frozenset(
     value for name, value in list(globals().items()) if name.isupper() and isinstance(value, str) and len(value) > 1

@@ -103,6 +103,21 @@ class MessageStoreConfig:
     flush_delay_offset_interval: int = 10_000
     enable_schedule_message_stats: bool = True
 
+    # --- timers ---------------------------------------------------------------------------------------------------
+    timer_wheel_enable: bool = True
+    timer_precision_ms: int = 1_000
+    timer_roll_window_slot: int = 172_800
+    timer_max_delay_sec: int = 259_200
+    timer_flush_interval_ms: int = 1_000
+    mapped_file_size_timer_log: int = 100 << 20
+    timer_congest_num_each_slot: int = 2_147_483_647
+    timer_skip_unknown_error: bool = False
+    timer_stop_enqueue: bool = False
+    timer_stop_dequeue: bool = False
+    timer_enable_check_metrics: bool = True
+    timer_check_metrics_when: str = "05"
+    timer_metric_small_threshold: int = 1_000_000
+
     # --- light queues ---------------------------------------------------------------------------------------------
     enable_lmq: bool = False
     enable_multi_dispatch: bool = False

@@ -29,6 +29,7 @@ SMALL_STORE = MessageStoreConfig(
     mapped_file_size_consume_queue=20_000,
     max_hash_slot_num=5_000,
     max_index_num=20_000,
+    mapped_file_size_timer_log=520_000,
 )
 
 

@@ -8,7 +8,8 @@ Source: `SendMessageProcessor`, RocketMQ 5.3.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from rocketmq_py.broker.config import BrokerConfig
@@ -63,7 +64,12 @@ _QUEUED: Final = (flags.TRANSACTION_NOT, flags.TRANSACTION_COMMIT)
 
 
 class SendMessageProcessor:
-    """Answers sends."""
+    """Answers sends.
+
+    Attributes:
+        refusals: what a client is told of a verdict of the put hooks that a later stage has installed.
+        on_stored: called with each single message that was stored and the header of its answer, before that is sent.
+    """
 
     def __init__(
         self,
@@ -78,6 +84,8 @@ class SendMessageProcessor:
         putter: MessagePutter,
         unique_ids: UniqueIds,
     ) -> None:
+        self.refusals: dict[PutMessageStatus, Callable[[], Refusal]] = {}
+        self.on_stored: list[Callable[[Draft, SendMessageResponseHeader], None]] = []
         self._config = config
         self._max_message_size = max_message_size
         self._log = log
@@ -110,9 +118,10 @@ class SendMessageProcessor:
     async def _send_to_new_topic(self, request: Request, header: SendMessageRequestHeader, target: Target) -> Answer:
         # An acknowledged message must not lie in a topic that a crash forgets.
         await self._topics.persist()
-        return self._send(request, header, target)
+        result = self._send(request, header, target)
+        return await result if isinstance(result, Awaitable) else result
 
-    def _send(self, request: Request, header: SendMessageRequestHeader, target: Target) -> Answer:
+    def _send(self, request: Request, header: SendMessageRequestHeader, target: Target) -> Answer | Awaitable[Answer]:
         if header.batch:
             return self._send_batch(request, header, target)
         draft = self._draft(request, header, target)
@@ -122,7 +131,12 @@ class SendMessageProcessor:
         refusal = self._hooks.apply(context)
         if refusal is not None:
             return self._refuse(refusal)
-        return self._append(request, target, [draft], draft.properties.get(names.UNIQ_KEY))
+        append = partial(self._append, request, target, [draft], draft.properties.get(names.UNIQ_KEY))
+        return self._after_persist(append) if context.has_new_topic else append()
+
+    async def _after_persist(self, append: Callable[[], Answer]) -> Answer:
+        await self._topics.persist()
+        return append()
 
     # --- one message --------------------------------------------------------------------------------------------------
 
@@ -211,7 +225,7 @@ class SendMessageProcessor:
                     wait=parse_bool(decision.get(names.WAIT, "true")),
                 )
             )
-        return self._append(request, target, drafts, decision.get(names.UNIQ_KEY))
+        return self._append(request, target, drafts, decision.get(names.UNIQ_KEY), is_batch=True)
 
     def _batch_items(
         self, header: SendMessageRequestHeader, decision: dict[str, str], body: bytes
@@ -232,17 +246,29 @@ class SendMessageProcessor:
 
     # --- append and answer --------------------------------------------------------------------------------------------
 
-    def _append(self, request: Request, target: Target, drafts: list[Draft], transaction_id: str | None) -> Answer:
+    def _append(
+        self,
+        request: Request,
+        target: Target,
+        drafts: list[Draft],
+        transaction_id: str | None,
+        is_batch: bool = False,
+    ) -> Answer:
         """Append drafts in one go; the answer follows when the store says that they are as safe as it promises."""
 
         def done(result: PutMessageResult) -> None:
-            request.reply(self._answer(result, target, drafts, transaction_id))
+            request.reply(self._answer(result, target, drafts, transaction_id, is_batch))
 
         self._putter.put(drafts, done)
         return DEFERRED
 
     def _answer(
-        self, result: PutMessageResult, target: Target, drafts: list[Draft], transaction_id: str | None
+        self,
+        result: PutMessageResult,
+        target: Target,
+        drafts: list[Draft],
+        transaction_id: str | None,
+        is_batch: bool,
     ) -> RemotingCommand:
         if result.status not in STORED:
             return self._refuse(self._refusal(result.status))
@@ -255,9 +281,14 @@ class SendMessageProcessor:
             queue_offset=result.queue_offset,
             transaction_id=transaction_id,
         )
+        if not is_batch:
+            for fill_in in self.on_stored:
+                fill_in(drafts[0], header)
         return self._with_region(answer(code, remark, header=header))
 
     def _refusal(self, status: PutMessageStatus) -> Refusal:
+        if status in self.refusals:
+            return self.refusals[status]()
         if status in (PutMessageStatus.MESSAGE_ILLEGAL, PutMessageStatus.PROPERTIES_SIZE_EXCEEDED):
             return illegal_message(self._max_message_size)
         if status is PutMessageStatus.SERVICE_NOT_AVAILABLE:

@@ -18,6 +18,7 @@ Source: `TransactionalMessageCheckService`, `TransactionalMessageServiceImpl#che
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -216,11 +217,11 @@ class TransactionalMessageCheckService:
                 # Decided while the topic was being made.
                 future.set_result(True)
             else:
-                self._store.put([step.draft], lambda result, step=step, future=future: self._put(step, result, future))  # type: ignore[misc]
+                self._store.put([step.draft], functools.partial(self._put, step, future))
         done = await asyncio.gather(*results)
         return done.index(False) if False in done else len(done)
 
-    def _put(self, step: Step, result: PutMessageResult, future: asyncio.Future[bool]) -> None:
+    def _put(self, step: Step, future: asyncio.Future[bool], result: PutMessageResult) -> None:
         """Take note of what became of one draft; called before consumers could see it."""
         if result.is_stored:
             if step.verdict is Verdict.SET_ASIDE:

@@ -1,0 +1,1 @@
+"""The timer wheel: messages that are delivered at any time, to the second."""

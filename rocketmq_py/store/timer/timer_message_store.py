@@ -1,0 +1,275 @@
+"""The timers of a broker: the parts, and their life.
+
+    a put with a time of delivery -> (hook) -> timer topic -> enqueue -> timer log and wheel
+                                                 ^                            | when the time has come
+                                                 +---- rolled on ----- dequeue -> real topic and queue
+
+Source: `TimerMessageStore`, RocketMQ 5.3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import Final
+
+from rocketmq_py.common.environment import Environment
+from rocketmq_py.common.topic import TIMER_TOPIC
+from rocketmq_py.store.config import MessageStoreConfig
+from rocketmq_py.store.consume_queue import ConsumeQueue
+from rocketmq_py.store.draft import Draft
+from rocketmq_py.store.flush import FlushService
+from rocketmq_py.store.message_store import MessageStore
+from rocketmq_py.store.timer.timer_checkpoint import TimerCheckpoint, TimerCheckpointFile
+from rocketmq_py.store.timer.timer_delivery import TimerDelivery
+from rocketmq_py.store.timer.timer_dequeue import TimerDequeueService
+from rocketmq_py.store.timer.timer_enqueue import TimerEnqueueService
+from rocketmq_py.store.timer.timer_flush import TimerFlushService
+from rocketmq_py.store.timer.timer_hook import TimerHook
+from rocketmq_py.store.timer.timer_log import TimerLog
+from rocketmq_py.store.timer.timer_metrics import TimerMetrics
+from rocketmq_py.store.timer.timer_progress import TimerProgress
+from rocketmq_py.store.timer.timer_records import TimerRecords
+from rocketmq_py.store.timer.timer_recovery import TimerQueue, TimerRecovery, TimerRecoveryReport
+from rocketmq_py.store.timer.timer_wheel import TimerWheel
+
+logger = logging.getLogger(__name__)
+
+#: Longest time in seconds that a stop waits for the slot that is being delivered.
+STOP_SECONDS: Final = 2.5
+
+
+class Rate:
+    """How fast a number grows.
+
+    Attributes:
+        per_second: as of the last measurement.
+    """
+
+    def __init__(self) -> None:
+        self.per_second = 0.0
+        self._last: tuple[int, float] | None = None
+
+    def measure(self, value: int, now: float) -> None:
+        """Compare with the measurement before; `now` is the loop's time."""
+        if self._last is not None and now > self._last[1]:
+            self.per_second = (value - self._last[0]) / (now - self._last[1])
+        self._last = (value, now)
+
+
+class TimerMessageStore:
+    """Keeps messages until their time, and delivers them then.
+
+    A store that never had a timer has no files for them, and starts nothing but two sleeping tasks.
+
+    Args:
+        config: precision, limits, sizes.
+        environment: clock, files and blocking calls.
+        store: where messages are put and read.
+        flush: forces the commit log to disk at the stop.
+        was_clean: whether the last run of the store stopped in order; asked at the start.
+
+    Attributes:
+        metrics: what waits, by topic.
+        hook: redirects puts; to be installed.
+        delivery: counts what was delivered.
+        progress: how far it has got.
+        report: what the last start found.
+    """
+
+    def __init__(
+        self,
+        config: MessageStoreConfig,
+        environment: Environment,
+        store: MessageStore,
+        flush: FlushService,
+        was_clean: Callable[[], bool],
+    ) -> None:
+        root, precision = config.root_dir, config.timer_precision_ms
+        files = environment.files
+        self.report = TimerRecoveryReport()
+        self.progress = TimerProgress(precision)
+        self.metrics = TimerMetrics(os.path.join(root, "config", "timermetrics"), environment)
+        self.wheel = TimerWheel(files, os.path.join(root, "timerwheel"), precision)
+        self.log = TimerLog(environment, os.path.join(root, "timerlog"), config.mapped_file_size_timer_log)
+        self.delivery = TimerDelivery(config, store)
+        self._config = config
+        self._environment = environment
+        self._store = store
+        self._commit_flush = flush
+        self._was_clean = was_clean
+        self._records = TimerRecords(store.commit_log, environment)
+        self._file = TimerCheckpointFile(files, os.path.join(root, "config", "timercheck"))
+        self.dequeue = TimerDequeueService(
+            config, environment, self.log, self.wheel, self._records, self.delivery, self.progress, self.metrics
+        )
+        self.enqueue = TimerEnqueueService(
+            config,
+            environment,
+            store,
+            self.log,
+            self.wheel,
+            self._records,
+            self.delivery,
+            self.progress,
+            self.metrics,
+            self.dequeue.wake,
+        )
+        self.flusher = TimerFlushService(
+            config,
+            environment,
+            store.commit_log,
+            self.log,
+            self.wheel,
+            self._file,
+            self.progress,
+            self.delivery,
+            self.dequeue,
+            self.metrics,
+        )
+        self.hook = TimerHook(config, environment, self.num_at, self.enqueue.wake, lambda: bool(self.progress.failure))
+        self.delivery.on_delivered.append(self._delivered)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._enqueue_rate, self._dequeue_rate = Rate(), Rate()
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Recover, and begin to work. Does nothing with `timerWheelEnable=false`.
+
+        Raises:
+            StoreError: the files cannot be used as they are.
+            CorruptDataError: the table of counts cannot be read.
+        """
+        if not self._config.timer_wheel_enable:
+            return
+        self.metrics.table.load()
+        clock = self._environment.clock
+        self.progress.move_write_time(clock.wall_ms())
+        self.progress.read_time_ms = self.progress.write_time_ms
+        if self._is_in_use():
+            await self._recover()
+        loop = asyncio.get_running_loop()
+        self._enqueue_rate.measure(0, loop.time())
+        self._dequeue_rate.measure(0, loop.time())
+        self._tasks = [
+            loop.create_task(self.enqueue.run(), name="TimerEnqueueService"),
+            loop.create_task(self.dequeue.run(), name="TimerDequeueService"),
+        ]
+
+    def _is_in_use(self) -> bool:
+        files = self._environment.files
+        return (
+            self._store.max_offset(TIMER_TOPIC, 0) > 0
+            or files.exists(self.wheel.path)
+            or bool(files.list_directory(self.log.folder))
+        )
+
+    async def _recover(self) -> None:
+        run_blocking, progress = self._environment.run_blocking, self.progress
+        checkpoint = await run_blocking(self._file.load)
+        recovery = TimerRecovery(self.log, self.wheel, self._records, checkpoint, self._was_clean())
+        queue = self._queue()
+        report = self.report = await run_blocking(recovery.recover, queue, self._environment.clock.wall_ms())
+        progress.queue_offset, progress.read_time_ms = report.queue_offset, report.read_time_ms
+        # Behind a clock that was set back slots were delivered already; nothing may be put into them.
+        progress.write_time_ms = max(progress.write_time_ms, progress.read_time_ms)
+        self.enqueue.resume(report.handled)
+        self.flusher.checkpoint = checkpoint
+        self.flusher.wants_recount = not self._was_clean()
+        logger.info(
+            "timers go on at %d ms and queue offset %d: %d units read, %d of them new to the wheel, %d taken back%s%s",
+            report.read_time_ms,
+            report.queue_offset,
+            report.scanned,
+            report.applied,
+            report.undone,
+            ", wheel made again" if report.is_rebuilt else "",
+            ", timer log was shorter than it must be" if report.is_short else "",
+        )
+
+    def _queue(self) -> TimerQueue:
+        log_end = self._store.commit_log.max_offset
+        queue = self._store.find_queue(TIMER_TOPIC, 0)
+        if not isinstance(queue, ConsumeQueue):
+            return TimerQueue(0, 0, lambda offset: None, log_end)
+
+        def physical_offset_of(offset: int) -> int | None:
+            unit = queue.unit(offset)
+            return unit[0] if unit is not None else None
+
+        return TimerQueue(queue.min_offset, queue.max_offset, physical_offset_of, log_end)
+
+    async def stop_serving(self) -> None:
+        """Finish the slot and the batch that are under way, as far as that takes no longer than a moment."""
+        self.enqueue.stop()
+        self.dequeue.stop()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
+            for task in late:
+                logger.warning("%s is cut short; what it was delivering is delivered again", task.get_name())
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._tasks = []
+
+    async def stop(self) -> None:
+        """Write everything down, and close."""
+        if self._config.timer_wheel_enable:
+            await self._commit_flush.flush()
+            await self.flusher.flush(is_last=True)
+        await self.log.close()
+
+    def _delivered(self, draft: Draft) -> None:
+        if draft.topic == TIMER_TOPIC:
+            # Rolled on: it may be due soon.
+            self.enqueue.wake()
+
+    async def flush(self) -> None:
+        """Write down what has changed; to be called every `timerFlushIntervalMs`."""
+        if not self._config.timer_wheel_enable:
+            return
+        now = asyncio.get_running_loop().time()
+        self._enqueue_rate.measure(self.enqueue.enqueued, now)
+        self._dequeue_rate.measure(self.delivery.delivered, now)
+        await self.flusher.flush()
+
+    # --- what others ask ----------------------------------------------------------------------------------------------
+
+    @property
+    def checkpoint(self) -> TimerCheckpoint:
+        """What is written down, as a slave asks for it."""
+        return self.flusher.checkpoint
+
+    @property
+    def enqueue_tps(self) -> float:
+        """Messages that came into the wheel, a second, as measured last."""
+        return self._enqueue_rate.per_second
+
+    @property
+    def dequeue_tps(self) -> float:
+        """Messages that were delivered, a second, as measured last."""
+        return self._dequeue_rate.per_second
+
+    def num_at(self, time_ms: int) -> int:
+        """Return how many messages wait in the slot of a time."""
+        slot = self.wheel.get(time_ms)
+        return slot.num if slot is not None else 0
+
+    def congest_num(self) -> int:
+        """Return how many messages wait in the wheel."""
+        return sum(slot.num for slot in self.wheel.slots(self.progress.read_time_ms))
+
+    def enqueue_behind_messages(self) -> int:
+        """Return how many messages are in the timer topic and not yet in the wheel."""
+        return max(0, self._store.max_offset(TIMER_TOPIC, 0) - self.progress.queue_offset)
+
+    def dequeue_behind_ms(self) -> int:
+        """Return how late the oldest message that waits is, milliseconds."""
+        if self.dequeue.is_idle:
+            return 0
+        return max(0, self._environment.clock.wall_ms() - self.progress.read_time_ms)
+
+    def __repr__(self) -> str:
+        return f"<TimerMessageStore {self.progress!r} {self.log!r} {self.wheel!r}>"

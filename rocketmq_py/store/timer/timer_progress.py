@@ -1,0 +1,39 @@
+"""How far the timers are: two times and one offset, which everything else follows.
+
+        read_time            write_time              now
+    delivered |  being delivered  |  waits in the wheel ...
+    ----------+-------------------+--+-------------------------> slots
+
+A slot is delivered when it lies before `write_time`; a message is put into a slot only at or behind it. Both look at
+one number, on one loop, so no message gets into a slot that was delivered already.
+
+Source: `currReadTimeMs`, `currWriteTimeMs`, `currQueueOffset` of `TimerMessageStore`, RocketMQ 5.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class TimerProgress:
+    """The three numbers.
+
+    Attributes:
+        precision_ms: length of a slot.
+        read_time_ms: the slots before it were delivered. Only the dequeue service moves it, except when nothing waits.
+        write_time_ms: beginning of the present slot; never goes back, whatever the clock does.
+        queue_offset: the records of the timer topic before it are in the wheel or delivered. Only the enqueue service
+            moves it.
+        failure: why the timers of this process stand still for good; empty if they do not.
+    """
+
+    precision_ms: int
+    read_time_ms: int = 0
+    write_time_ms: int = 0
+    queue_offset: int = 0
+    failure: str = ""
+
+    def move_write_time(self, now_ms: int) -> None:
+        """Follow the clock."""
+        self.write_time_ms = max(self.write_time_ms, now_ms - now_ms % self.precision_ms)
