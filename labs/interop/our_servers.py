@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rocketmq_py.assembly.kernel import Kernel
 from rocketmq_py.assembly.stages import build_broker
@@ -34,8 +35,8 @@ class OurServers:
 
 
 @contextlib.asynccontextmanager
-async def our_servers(folder: Path, broker_name: str = "broker-a") -> AsyncIterator[OurServers]:
-    """Run both for the time of a `with` block."""
+async def our_servers(folder: Path, broker_name: str = "broker-a", **store: Any) -> AsyncIterator[OurServers]:
+    """Run both for the time of a `with` block; `store` are further settings of the broker's store."""
     environment = system_environment()
     namesrv = Namesrv(
         NamesrvConfig(listen_port=0, kv_config_path=str(folder / "namesrv" / "kvConfig.json")), environment
@@ -49,6 +50,7 @@ async def our_servers(folder: Path, broker_name: str = "broker-a") -> AsyncItera
                 mapped_file_size_commit_log=16 << 20,
                 max_hash_slot_num=50_000,
                 max_index_num=200_000,
+                **store,
             ),
             environment,
         )

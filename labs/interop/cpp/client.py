@@ -2,6 +2,7 @@
 
 client.py produce NAMESRV GROUP TOPIC COUNT
 client.py consume NAMESRV GROUP TOPIC INSTANCE     until its standard input ends; prints one line per message
+client.py fail NAMESRV GROUP TOPIC INSTANCE        the same, but messages fail at their first try; prints "TRIES QUEUE BODY"
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 
-from rocketmq.client import Message, Producer, PushConsumer, SendStatus
+from rocketmq.client import Message, Producer, PushConsumer, RecvMessage, SendStatus
 
 
 def produce(namesrv: str, group: str, topic: str, count: str) -> None:
@@ -45,5 +46,23 @@ def consume(namesrv: str, group: str, topic: str, instance: str) -> None:
     consumer.shutdown()
 
 
+def fail(namesrv: str, group: str, topic: str, instance: str) -> None:
+    def handle(_, pointer):  # type: ignore[no-untyped-def]
+        message = RecvMessage(pointer)
+        print(f"{message.reconsume_times} {message.queue_id} {message.body.decode()}", flush=True)
+        return 1 if message.reconsume_times == 0 else 0
+
+    consumer = PushConsumer(group)
+    consumer.set_namesrv_addr(namesrv)
+    consumer.set_instance_name(instance)
+    consumer.subscribe(topic, lambda message: None)
+    # What a callback of `subscribe` raises is lost between Python and C++, and counts as a success: say it in C++'s words.
+    consumer._register_callback(handle)
+    consumer.start()
+    print("started", flush=True)
+    sys.stdin.read()
+    consumer.shutdown()
+
+
 if __name__ == "__main__":
-    {"produce": produce, "consume": consume}[sys.argv[1]](*sys.argv[2:])
+    {"produce": produce, "consume": consume, "fail": fail}[sys.argv[1]](*sys.argv[2:])

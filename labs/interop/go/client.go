@@ -2,6 +2,7 @@
 //
 //	client produce NAMESRV GROUP TOPIC COUNT
 //	client consume NAMESRV GROUP TOPIC        until its standard input ends; prints one line per message
+//	client fail NAMESRV GROUP TOPIC           the same, but every message fails; prints "TRIES QUEUE BODY"
 package main
 
 import (
@@ -68,11 +69,31 @@ func consume(namesrv, group, topic string) {
 	check(receiver.Shutdown())
 }
 
+func fail(namesrv, group, topic string) {
+	receiver, err := rocketmq.NewPushConsumer(
+		consumer.WithNameServer(primitive.NamesrvAddr{namesrv}), consumer.WithGroupName(group),
+		consumer.WithConsumeFromWhere(consumer.ConsumeFromFirstOffset), consumer.WithMaxReconsumeTimes(2))
+	check(err)
+	check(receiver.Subscribe(topic, consumer.MessageSelector{},
+		func(_ context.Context, messages ...*primitive.MessageExt) (consumer.ConsumeResult, error) {
+			for _, message := range messages {
+				fmt.Printf("%d %d %s\n", message.ReconsumeTimes, message.Queue.QueueId, message.Body)
+			}
+			return consumer.ConsumeRetryLater, nil
+		}))
+	check(receiver.Start())
+	fmt.Println("started")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	check(receiver.Shutdown())
+}
+
 func main() {
 	rlog.SetLogLevel("error")
 	arguments := os.Args[2:]
 	if os.Args[1] == "produce" {
 		produce(arguments[0], arguments[1], arguments[2], arguments[3])
+	} else if os.Args[1] == "fail" {
+		fail(arguments[0], arguments[1], arguments[2])
 	} else {
 		consume(arguments[0], arguments[1], arguments[2])
 	}
