@@ -15,6 +15,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,12 @@ def compile_sources(target: Path, version: str = VERSION) -> Path:
     sources = [str(path) for path in sorted(SOURCES.glob("*.java"))]
     subprocess.run(["javac", "-cp", f"{jars(version)}/*", "-d", str(target), *sources], check=True, timeout=120)
     return target
+
+
+def java_client(version: str, folder: Path) -> dict[str, Any]:
+    """Return the keywords of `java` for our programs with the client of a version, compiled below `folder`."""
+    jars(version)
+    return {"classes": compile_sources(folder / f"classes-{version}", version), "version": version}
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ from labs.stage_05_remoting.certificates import make_certificate
 from rocketmq_py.common.tls_settings import TlsMode
 from rocketmq_py.testing.eventually import eventually
 
-from .java_tools import OLDER, SMALL_FLAGS, VERSION, JavaProgram, compile_sources, jars, java, mqadmin
+from .java_tools import OLDER, SMALL_FLAGS, VERSION, JavaProgram, java, java_client, mqadmin
 from .our_servers import our_servers
 
 pytestmark = [pytest.mark.interop, pytest.mark.serial, pytest.mark.timeout(300)]
@@ -19,9 +19,7 @@ MESSAGES = 10_000
 @pytest.fixture(scope="module", params=[VERSION, OLDER])
 def client(request, tmp_path_factory):
     """What runs a program with a client of a version: keywords of `java`."""
-    jars(request.param)
-    classes = compile_sources(tmp_path_factory.mktemp("classes"), request.param)
-    return {"classes": classes, "version": request.param}
+    return java_client(request.param, tmp_path_factory.mktemp("classes"))
 
 
 def received(*consumers: JavaProgram) -> list[tuple[int, int, str]]:
@@ -49,7 +47,7 @@ async def test_java_producers_and_two_java_consumers_lose_nothing(tmp_path, clie
             java("Produce", servers.namesrv, "JavaLab", str(MESSAGES), home=tmp_path, **client) as producer,
         ):
             assert await producer.wait(120) == 0
-            assert producer.lines[-1] == f"stored {MESSAGES}", producer.output[-2_000:]
+            assert f"stored {MESSAGES}" in producer.lines, producer.output[-2_000:]
             await eventually(lambda: len({key for _, _, key in received(one, two)}) == MESSAGES, seconds=60)
             for consumer in (one, two):
                 await consumer.close_input()
@@ -72,7 +70,7 @@ async def test_a_java_producer_creates_a_topic_by_sending_to_it(tmp_path, client
         java("Produce", servers.namesrv, "CreatedBySending", "10", home=tmp_path, **client) as producer,
     ):
         await producer.wait(60)
-        assert producer.lines[-1] == "stored 10", producer.output
+        assert "stored 10" in producer.lines, producer.output
         assert "CreatedBySending" in await mqadmin(tmp_path, "topicList", "-n", servers.namesrv)
 
 
@@ -91,7 +89,7 @@ async def test_java_clients_that_use_tls_meet_servers_that_demand_it(tmp_path, c
         arguments = (servers.namesrv, "Secret", "10")
         async with java("Produce", *arguments, home=tmp_path, flags=encrypted, **client) as producer:
             await producer.wait(60)
-        assert producer.lines[-1] == "stored 10", producer.output
+        assert "stored 10" in producer.lines, producer.output
         async with java("Produce", *arguments, home=tmp_path, **client) as plain:
             await plain.wait(90)
-        assert plain.lines[-1] == "stored 0", plain.output
+        assert "stored 0" in plain.lines, plain.output

@@ -20,7 +20,7 @@ from rocketmq_py.remoting.bodies.heartbeat import ConsumeFromWhere
 from rocketmq_py.testing.eventually import eventually
 
 from .apache import apache_servers
-from .java_tools import OLDER, VERSION, JavaProgram, compile_sources, jars, java
+from .java_tools import OLDER, VERSION, JavaProgram, java, java_client
 from .other_clients import go_client
 from .our_servers import our_servers
 
@@ -73,12 +73,10 @@ async def asker(client: str, namesrv: str, folder: Path) -> AsyncIterator[JavaPr
             yield program
         return
     version = client.removeprefix("Java ")
-    jars(version)
-    classes = compile_sources(folder / "classes", version)
     # The blocking form of 5.3.3 returns when the send is confirmed.
     form = "form=callback" if version == VERSION else "form=blocking"
     arguments = (namesrv, TOPIC, str(COUNT), "kind=request", f"millis={PATIENCE}", form)
-    async with java("Produce", *arguments, home=folder / "asker", classes=classes, version=version) as program:
+    async with java("Produce", *arguments, home=folder / "asker", **java_client(version, folder)) as program:
         yield program
 
 
@@ -90,12 +88,9 @@ async def replier(client: str, namesrv: str, folder: Path) -> AsyncIterator[Java
             "consume", namesrv, "TheirAnswering", TOPIC, "one", "reply", "re: ", home=folder / "replier"
         )
     else:
-        version = client.removeprefix("Java ")
-        jars(version)
-        classes = compile_sources(folder / "classes", version)
         run = java(
             "Consume", namesrv, TOPIC, "TheirAnswering", "one", "reply=re: ",
-            home=folder / "replier", classes=classes, version=version,
+            home=folder / "replier", **java_client(client.removeprefix("Java "), folder),
         )  # fmt: skip
     async with run as program:
         await eventually(lambda: "started" in program.lines, 60)
@@ -107,7 +102,7 @@ async def check_asker(program: JavaProgram, our_replier: OurReplier) -> None:
     assert await program.wait(120) == 0, program.output[-2_000:]
     wanted = [f"reply re: message {number}" for number in range(COUNT)]
     assert [line for line in program.lines if line.startswith("reply")] == wanted, program.output[-2_000:]
-    assert program.lines[-1] == f"stored {COUNT}"
+    assert f"stored {COUNT}" in program.lines
     # The Go client's first heartbeat comes after its first question: the reply finds nobody, and the failed listener
     # gets the question again.
     assert len({request.body for request in our_replier.requests}) == COUNT

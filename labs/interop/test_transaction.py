@@ -29,7 +29,7 @@ from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.testing.eventually import eventually
 
 from .apache import ApacheServers, apache_servers
-from .java_tools import compile_sources, free_port, jars, java
+from .java_tools import OLDER, VERSION, free_port, java, java_client
 from .other_clients import go_transactions
 from .our_servers import our_servers
 
@@ -113,14 +113,14 @@ async def until_delivered(namesrv: str, expected: Counter[str], seconds: float =
 # --- their producers, our broker --------------------------------------------------------------------------------------
 
 
-async def test_a_java_producer_commits_rolls_back_and_is_asked_by_our_broker(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [VERSION, OLDER])
+async def test_a_java_producer_commits_rolls_back_and_is_asked_by_our_broker(tmp_path: Path, version: str) -> None:
     """Exactly the undecided are asked about, with their real topic and transaction id; each committed one comes once."""
-    jars()
-    classes = compile_sources(tmp_path / "classes")
+    client = java_client(version, tmp_path)
     async with our_servers(tmp_path, **SOON) as servers, AdminClient(namesrv_addr=servers.namesrv) as admin:
         await admin.topics.create(TOPIC, queues=4)
         arguments = (servers.namesrv, TOPIC, GROUP, "one", *BODIES)
-        async with java("Transact", *arguments, home=tmp_path / "one", classes=classes) as one:
+        async with java("Transact", *arguments, home=tmp_path / "one", **client) as one:
             await eventually(lambda: "sent" in one.lines, 60)
             assert "commit-1 SEND_OK COMMIT_MESSAGE" in one.lines
             assert "unknown-commit-1 SEND_OK UNKNOW" in one.lines
@@ -133,18 +133,17 @@ async def test_a_java_producer_commits_rolls_back_and_is_asked_by_our_broker(tmp
 
 async def test_the_half_message_of_a_killed_java_producer_is_asked_of_another_one(tmp_path: Path) -> None:
     """The first is killed with SIGKILL before it can be asked; a second of its group decides."""
-    jars()
-    classes = compile_sources(tmp_path / "classes")
+    client = java_client(VERSION, tmp_path)
     slow = {"transaction_check_interval": 1_000, "transaction_time_out": 5_000}
     async with our_servers(tmp_path, **slow) as servers, AdminClient(namesrv_addr=servers.namesrv) as admin:
         await admin.topics.create(TOPIC, queues=4)
         dying = (servers.namesrv, TOPIC, GROUP, "dying", "unknown-commit-1", "unknown-rollback-1", "unknown-commit-2")
         heir = (servers.namesrv, TOPIC, GROUP, "heir", "commit-3")
-        async with java("Transact", *dying, home=tmp_path / "dying", classes=classes) as first:
+        async with java("Transact", *dying, home=tmp_path / "dying", **client) as first:
             await eventually(lambda: "sent" in first.lines, 60)
             first._process.kill()
             await first.wait(10)
-        async with java("Transact", *heir, home=tmp_path / "heir", classes=classes) as second:
+        async with java("Transact", *heir, home=tmp_path / "heir", **client) as second:
             await eventually(lambda: "sent" in second.lines, 60)
             # A Java producer's heartbeat comes up to 30 s after its first route.
             await until_delivered(

@@ -17,12 +17,14 @@ import org.apache.rocketmq.common.message.MessageExt;
  *
  * Consume NAMESRV TOPIC GROUP INSTANCE [NAME=VALUE ...]
  *
+ *   tags=EXPRESSION  only messages with these tags
  *   mode=orderly     in order (else any number at a time)
  *   millis=N         how long a message takes
  *   fail=first       the first message of each queue fails once
  *   fail=N           every message fails N times
  *   times=N          the consumer's limit of retries
- *   print=A,B        what a line says: queue, offset, key, body, times (retries), born, begin, end (milliseconds)
+ *   print=A,B        what a line says: queue, offset, key, body, times (retries), level (of delay), begin, end
+ *                    (milliseconds since 1970), waited (milliseconds from the send to the topic)
  *   reply=PREFIX     answer each message, a request, with PREFIX and its body
  */
 public class Consume {
@@ -38,7 +40,7 @@ public class Consume {
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         consumer.setSuspendCurrentQueueTimeMillis(200);
         consumer.setMaxReconsumeTimes(options.number("times", -1));
-        consumer.subscribe(args[1], "*");
+        consumer.subscribe(args[1], options.text("tags", "*"));
         if (options.text("mode", "").equals("orderly")) {
             consumer.registerMessageListener((MessageListenerOrderly) (messages, context) ->
                 handle(messages) ? ConsumeOrderlyStatus.SUCCESS : ConsumeOrderlyStatus.SUSPEND_CURRENT_QUEUE_A_MOMENT);
@@ -104,7 +106,8 @@ public class Consume {
                 case "offset": line.append(message.getQueueOffset()); break;
                 case "key": line.append(message.getKeys()); break;
                 case "body": line.append(new String(message.getBody(), StandardCharsets.UTF_8)); break;
-                case "born": line.append(message.getBornTimestamp()); break;
+                case "level": line.append(message.getDelayTimeLevel()); break;
+                case "waited": line.append(message.getStoreTimestamp() - message.getBornTimestamp()); break;
                 case "begin": line.append(begin); break;
                 case "end": line.append(System.currentTimeMillis()); break;
                 case "times": line.append(message.getReconsumeTimes()); break;

@@ -16,7 +16,7 @@ import org.apache.rocketmq.common.message.Message;
  *   threads=N      how many threads send (default 4)
  *   kind=ordered   message N is a step of one of `keys` orders, goes to the queue of that order, and says
  *                  "order-ORDER:STEP"; one thread
- *   kind=delayed   with the delay level `level`
+ *   kind=delayed   message N has one of the delay levels in `levels=1,2,...`, and says "LEVEL:NUMBER"
  *   kind=request   waits `millis` for the reply to each message, and prints it: "reply BODY"; one thread
  *   form=callback  kind=request with a callback and a queue chosen by hash (the blocking form of 5.3.3 does not work)
  */
@@ -70,7 +70,10 @@ public class Produce {
                 note(producer.send(message, new SelectMessageQueueByHash(), order));
                 break;
             case "delayed":
-                message.setDelayTimeLevel(options.number("level", 1));
+                String[] levels = options.text("levels", "1").split(",");
+                String level = levels[number % levels.length];
+                message.setBody(bytes(level + ":" + number / levels.length));
+                message.setDelayTimeLevel(Integer.parseInt(level));
                 note(producer.send(message));
                 break;
             case "request":
