@@ -35,7 +35,7 @@ LATER = {
 #: Number of version 5.0.0 in a command; smaller ones are 4.x.
 FIRST_VERSION_5 = 413
 #: Properties that a later stage acts on.
-LATER_PROPERTIES = ("DELAY\x01",)
+LATER_PROPERTIES: tuple[str, ...] = ()
 
 
 def is_later(exchange: Exchange) -> bool:

@@ -36,9 +36,21 @@ class OurServers:
 
 @contextlib.asynccontextmanager
 async def our_servers(
-    folder: Path, broker_name: str = "broker-a", tls: dict[str, Any] | None = None, **settings: Any
+    folder: Path,
+    broker_name: str = "broker-a",
+    tls: dict[str, Any] | None = None,
+    store: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[OurServers]:
-    """Run both for the time of a `with` block; `tls` are fields of `TlsSettings`, `settings` further ones of the broker."""
+    """Run both for the time of a `with` block.
+
+    Args:
+        folder: for their files.
+        broker_name: the broker's name.
+        tls: fields of `TlsSettings`, for both.
+        store: further settings of the broker's store.
+        settings: further settings of the broker.
+    """
     environment = system_environment()
     tls = tls or {}
     kv_config = str(folder / "namesrv" / "kvConfig.json")
@@ -54,6 +66,7 @@ async def our_servers(
                 mapped_file_size_commit_log=16 << 20,
                 max_hash_slot_num=50_000,
                 max_index_num=200_000,
+                **(store or {}),
             ),
             environment,
         )

@@ -347,7 +347,7 @@ async def test_a_slave_sends_its_clients_to_the_master(environment: Environment,
         await _refused(lab, offset, ResponseCode.SYSTEM_ERROR, "no master available along with 127.0.0.1")
 
 
-@pytest.mark.parametrize("kind", [flags.TRANSACTION_PREPARED, flags.TRANSACTION_ROLLBACK])
+@pytest.mark.parametrize("kind", [flags.TRANSACTION_NOT, flags.TRANSACTION_PREPARED, flags.TRANSACTION_ROLLBACK])
 async def test_half_of_a_transaction_is_nobodys_to_send_back(
     environment: Environment, tmp_path: Path, kind: int
 ) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.broker.transaction.check_rules import HOUR_MS, CheckTerms, Verdict, judge, too_late_to_end
-from rocketmq_py.broker.transaction.half_message import committed, copied, origin_of, replace_properties, set_aside
+from rocketmq_py.broker.transaction.half_message import committed, copied, origin_of, set_aside
 from rocketmq_py.broker.transaction.op_batch import Decided, TransactionalOpBatchService, decode_op_body, split
 from rocketmq_py.broker.transaction.transaction_table import HalfState, Place, TransactionTable
 from rocketmq_py.common.errors import InvalidInputError
@@ -138,16 +138,6 @@ def test_a_copy_says_where_the_transaction_began_however_often_it_is_copied() ->
 def test_an_origin_that_is_no_offset_is_none(value: str) -> None:
     properties = encode_properties(HALF) + f"TRAN_PREPARED_QUEUE_OFFSET\x01{value}\x02".encode()
     assert origin_of(replace(half(queue_offset=7), properties=properties)) == 7
-
-
-_WORDS = st.text(st.characters(exclude_characters="\x01\x02", exclude_categories=["Cs"]), min_size=1, max_size=6)
-
-
-@given(st.dictionaries(_WORDS, _WORDS, max_size=6), st.dictionaries(_WORDS, st.one_of(st.none(), _WORDS), max_size=4))
-def test_replacing_properties_is_what_a_dictionary_does(old: dict[str, str], changes: dict[str, str | None]) -> None:
-    expected = {name: value for name, value in old.items() if name not in changes}
-    expected |= {name: value for name, value in changes.items() if value is not None}
-    assert decode_properties(replace_properties(encode_properties(old), changes)) == expected
 
 
 # --- op records -------------------------------------------------------------------------------------------------------

@@ -130,6 +130,16 @@ def decode_properties(data: bytes | memoryview) -> dict[str, str]:
     return result
 
 
+def change_properties(text: bytes, changes: Mapping[str, str | None]) -> bytes:
+    """Return a properties text in which some properties have new values, or are gone (None); all other bytes stay.
+
+    New values follow behind what stays.
+    """
+    unwanted = {name.encode() for name in changes}
+    parts = [part + b"\x02" for part in text.split(b"\x02") if part and part.partition(b"\x01")[0] not in unwanted]
+    return b"".join(parts) + encode_properties({name: value for name, value in changes.items() if value is not None})
+
+
 def find_property(data: bytes, name: bytes) -> bytes | None:
     """Return the value of one property without splitting the rest; None if it is absent.
 

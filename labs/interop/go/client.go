@@ -3,6 +3,7 @@
 //	client produce NAMESRV GROUP TOPIC COUNT [ordered KEYS]
 //	client request NAMESRV GROUP TOPIC COUNT           asks, and prints "reply BODY" for each answer
 //	client consume NAMESRV GROUP TOPIC INSTANCE [ordered MILLIS | reply PREFIX]
+//	client fail NAMESRV GROUP TOPIC                    every message fails; prints "TRIES QUEUE BODY"
 //
 // An ordered producer sends step N of the orders order-0, order-1 ... to the queue of the order, with the body
 // "order-ORDER:STEP". A consumer runs until its standard input ends and prints one line per message: "QUEUE OFFSET BODY";
@@ -146,6 +147,24 @@ func consume(namesrv, group, topic, instance string, mode, value string) {
 	check(receiver.Shutdown())
 }
 
+func fail(namesrv, group, topic string) {
+	receiver, err := rocketmq.NewPushConsumer(
+		consumer.WithNameServer(primitive.NamesrvAddr{namesrv}), consumer.WithGroupName(group),
+		consumer.WithConsumeFromWhere(consumer.ConsumeFromFirstOffset), consumer.WithMaxReconsumeTimes(2))
+	check(err)
+	check(receiver.Subscribe(topic, consumer.MessageSelector{},
+		func(_ context.Context, messages ...*primitive.MessageExt) (consumer.ConsumeResult, error) {
+			for _, message := range messages {
+				fmt.Printf("%d %d %s\n", message.ReconsumeTimes, message.Queue.QueueId, message.Body)
+			}
+			return consumer.ConsumeRetryLater, nil
+		}))
+	check(receiver.Start())
+	fmt.Println("started")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	check(receiver.Shutdown())
+}
+
 func main() {
 	rlog.SetLogLevel("error")
 	arguments := append(os.Args[2:], "", "")
@@ -158,6 +177,8 @@ func main() {
 		produce(arguments[0], arguments[1], arguments[2], number(arguments[3]), keys)
 	case "request":
 		request(arguments[0], arguments[1], arguments[2], number(arguments[3]))
+	case "fail":
+		fail(arguments[0], arguments[1], arguments[2])
 	default:
 		consume(arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5])
 	}

@@ -20,9 +20,10 @@ from rocketmq_py.broker.retry.verdict import one_more
 from rocketmq_py.common import properties as names
 from rocketmq_py.common import sys_flag as flags
 from rocketmq_py.common.message_id import create_offset_id
+from rocketmq_py.common.properties import change_properties
 from rocketmq_py.common.record import Record
+from rocketmq_py.common.topic import NOT_CONSUMED
 from rocketmq_py.store.draft import Draft
-from rocketmq_py.store.redirect import change_properties
 from rocketmq_py.store.reput import tags_code_of
 
 #: What the record before knew of itself, and what is not true of the next one.
@@ -32,11 +33,12 @@ DELAYING: Final = (names.DELAY, names.TIMER_DELIVER_MS, names.TIMER_DELAY_SEC, n
 
 
 def is_retriable(record: Record) -> bool:
-    """Tell whether a consumer can have got a record: not if it is half of a transaction.
+    """Tell whether a consumer can have got a record: not if it waits for a decision, or for its time.
 
     Differs from RocketMQ, which would show the message of an undecided transaction to whoever guesses its offset.
     """
-    return flags.transaction_type(record.sys_flag) not in (flags.TRANSACTION_PREPARED, flags.TRANSACTION_ROLLBACK)
+    is_undecided = flags.transaction_type(record.sys_flag) in (flags.TRANSACTION_PREPARED, flags.TRANSACTION_ROLLBACK)
+    return not is_undecided and str(record.topic, "utf-8", "replace") not in NOT_CONSUMED
 
 
 def is_inner_batch(record: Record) -> bool:

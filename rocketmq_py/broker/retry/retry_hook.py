@@ -20,8 +20,8 @@ from rocketmq_py.broker.retry.verdict import retry_limit
 from rocketmq_py.broker.send_hooks import SendContext, SendHook
 from rocketmq_py.broker.subscription_group import SubscriptionGroupManager
 from rocketmq_py.common import properties as names
+from rocketmq_py.common.properties import change_properties
 from rocketmq_py.common.topic import RETRY_TOPIC_PREFIX, is_retry_topic
-from rocketmq_py.store.redirect import change_properties
 
 
 class RetryHook:

@@ -24,7 +24,7 @@ from rocketmq_py.broker.send_message import tags_code
 from rocketmq_py.common import properties as names
 from rocketmq_py.common.errors import InvalidInputError
 from rocketmq_py.common.java import parse_bool, parse_i32
-from rocketmq_py.common.properties import decode_properties, find_property
+from rocketmq_py.common.properties import change_properties, decode_properties, find_property
 from rocketmq_py.common.record import Record
 from rocketmq_py.common.sys_flag import TRANSACTION_COMMIT, TRANSACTION_MASK
 from rocketmq_py.common.topic import TRANS_CHECK_MAX_TIME_TOPIC, TRANS_HALF_TOPIC
@@ -56,12 +56,12 @@ def become_half(draft: Draft) -> None:
 
     The client's own words for what only the broker knows are dropped: they could name another transaction.
     """
-    draft.stored_properties = replace_properties(
+    draft.stored_properties = change_properties(
         draft.stored_properties,
         {
             names.TRANSACTION_CHECK_TIMES: None,
             names.TRAN_PREPARED_QUEUE_OFFSET: None,
-            names.TRANSACTION_ID: draft.properties.get(names.UNIQ_KEY),
+            names.TRANSACTION_ID: draft.properties.get(names.UNIQ_KEY) or None,
             names.REAL_TOPIC: draft.topic,
             names.REAL_QID: str(draft.queue_id),
         },
@@ -157,20 +157,9 @@ def immunity_of(properties: Mapping[str, str]) -> int | None:
     return -1 if seconds == -1 else seconds * 1_000
 
 
-def replace_properties(stored: bytes, changes: Mapping[str, str | None]) -> bytes:
-    """Return a properties text with some properties replaced, or dropped where the new value is None.
-
-    All other bytes stay as they are and where they are; the new ones follow behind them.
-    """
-    old = {name.encode() for name in changes}
-    parts = [part for part in stored.split(b"\x02") if part and part.partition(b"\x01")[0] not in old]
-    parts += [f"{name}\x01{value}".encode() for name, value in changes.items() if value]
-    return b"".join(part + b"\x02" for part in parts)
-
-
 def _again(record: Record, changes: Mapping[str, str | None]) -> Draft:
     draft = Draft.again(record)
-    draft.stored_properties = replace_properties(draft.stored_properties, changes)
+    draft.stored_properties = change_properties(draft.stored_properties, changes)
     draft.properties = decode_properties(draft.stored_properties)
     draft.tags_code = tags_code(draft.properties.get(names.TAGS, ""))
     return draft
