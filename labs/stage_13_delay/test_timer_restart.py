@@ -175,6 +175,27 @@ async def test_units_whose_messages_a_power_cut_took_lead_to_nobody_elses_messag
     await machine.stop()
 
 
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("phase", range(0, 2_600, 130))
+async def test_the_checkpoint_speaks_of_no_delivery_that_the_disk_does_not_have(phase: int) -> None:
+    """A message waited safely on the disk. It is delivered, and the power goes before that is on the disk, too."""
+    machine = TimerMachine(phase, flush_interval_commit_log=2_500)
+    running = await machine.start()
+    await running.put("waits", deliver_ms=EPOCH_MS + 7_500)
+    await asyncio.sleep(6)
+    assert running.store.commit_log.flushed_offset == running.store.commit_log.max_offset
+    # So that the delivery stands somewhere between two flushes of the log.
+    machine.clock.offset_ms += phase
+    await eventually(lambda: running.store.max_offset(TOPIC, 2), step=0.001)
+    await asyncio.sleep(1.2)
+    await machine.cut_power(keep=0.0)
+    running = await machine.start()
+    await asyncio.sleep(5)
+    # Twice is allowed, if its delivery was on the disk and the checkpoint was not.
+    assert {message.body for message in await running.messages()} == {b"waits"}
+    await machine.stop()
+
+
 class DyingFiles:
     """A file system that lets so many changes through, and then fails every call: its process is as good as dead."""
 

@@ -32,6 +32,7 @@ app = typer.Typer(invoke_without_command=True)
 
 #: Smaller files than a production broker's: laptops, memory file systems, CI.
 COMMIT_LOG_FILE_SIZE = 64 << 20
+TIMER_LOG_FILE_SIZE = 8 << 20
 #: Distance between the ports of two brokers; a broker also owns its port - 2 and + 1.
 PORT_STEP = 10
 
@@ -141,6 +142,7 @@ def standalone(
         environment = system_environment()
         config, store_config = BrokerConfig(listen_port=port), MessageStoreConfig()
         store_config.mapped_file_size_commit_log = COMMIT_LOG_FILE_SIZE
+        store_config.mapped_file_size_timer_log = TIMER_LOG_FILE_SIZE
         store_config.store_path_root_dir = str(folder / config.broker_name)
         load_settings(environment, None, assignments, config, store_config)
         # Whoever opens the broker to other machines needs the name server there, too.
@@ -183,6 +185,7 @@ def _command(index: int, port: int, folder: Path, assignments: list[str] | None)
         f"listenPort={port + index * PORT_STEP if port else 0}",
         f"storePathRootDir={folder / name}",
         f"mappedFileSizeCommitLog={COMMIT_LOG_FILE_SIZE}",
+        f"mappedFileSizeTimerLog={TIMER_LOG_FILE_SIZE}",
         *(assignments or ()),
     ]
     options = [word for setting in settings for word in ("--set", setting)]

@@ -163,6 +163,7 @@ class TimerDequeueService:
             slot = wheel.get(progress.read_time_ms)
             if slot is not None:
                 await self._deliver_slot(slot)
+                wheel.passed(slot)
             progress.read_time_ms += progress.precision_ms
             passed += 1
             if passed % SLOTS_PER_TURN == 0:

@@ -93,6 +93,7 @@ class TimerEnqueueService:
         wake_dequeue: called when a slot was changed.
 
     Attributes:
+        should_run: whether this broker takes timers in: a slave that does not deliver does not.
         enqueued: how many units were written.
         unreadable: how many records could not be read, or did not say when they are due.
     """
@@ -110,6 +111,7 @@ class TimerEnqueueService:
         metrics: TimerMetrics,
         wake_dequeue: Callable[[], None],
     ) -> None:
+        self.should_run = True
         self.enqueued = 0
         self.unreadable = 0
         self._config = config
@@ -170,7 +172,7 @@ class TimerEnqueueService:
 
     def _may_run(self) -> bool:
         progress = self._progress
-        if self._config.timer_stop_enqueue or progress.failure:
+        if not self.should_run or self._config.timer_stop_enqueue or progress.failure:
             return False
         # Differs from RocketMQ, which drops what a broker that was down for more than a week had left: the slots of
         # that time must be delivered before they are used again.

@@ -211,10 +211,9 @@ class TimerFlushService:
         )
 
     async def _recount(self) -> None:
-        since = self._progress.read_time_ms
-        slots, end = list(self._wheel.slots(since)), self._log.end
-        before = self._delivery.delivered, self._log.end
-        counts = await self._environment.run_blocking(count_waiting, self._log, slots, since, end)
+        since, end = self._progress.read_time_ms, self._log.end
+        before = self._delivery.delivered, end
+        counts = await self._environment.run_blocking(count_waiting, self._log, self._wheel, since, end)
         if before == (self._delivery.delivered, self._log.end):
             self._metrics.revise(counts, self._config.timer_metric_small_threshold)
         else:

@@ -17,7 +17,7 @@ from typing import Final
 
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.topic import TIMER_TOPIC
-from rocketmq_py.store.config import MessageStoreConfig
+from rocketmq_py.store.config import BrokerRole, MessageStoreConfig
 from rocketmq_py.store.consume_queue import ConsumeQueue
 from rocketmq_py.store.draft import Draft
 from rocketmq_py.store.flush import FlushService
@@ -130,6 +130,8 @@ class TimerMessageStore:
             self.metrics,
         )
         self.hook = TimerHook(config, environment, self.num_at, self.enqueue.wake, lambda: bool(self.progress.failure))
+        # A slave delivers nothing; its master does.
+        self.enqueue.should_run = self.dequeue.should_run = config.broker_role is not BrokerRole.SLAVE
         self.delivery.on_delivered.append(self._delivered)
         self._tasks: list[asyncio.Task[None]] = []
         self._enqueue_rate, self._dequeue_rate = Rate(), Rate()
@@ -259,7 +261,7 @@ class TimerMessageStore:
 
     def congest_num(self) -> int:
         """Return how many messages wait in the wheel."""
-        return sum(slot.num for slot in self.wheel.slots(self.progress.read_time_ms))
+        return self.wheel.waiting
 
     def enqueue_behind_messages(self) -> int:
         """Return how many messages are in the timer topic and not yet in the wheel."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from typing import Final
 
 import msgspec
 
@@ -20,10 +19,7 @@ from rocketmq_py.common.java import string_hash
 from rocketmq_py.common.table import Table
 from rocketmq_py.common.topic import LMQ_PREFIX, SYSTEM_TOPIC_PREFIX
 from rocketmq_py.store.timer.timer_log import TimerLog
-from rocketmq_py.store.timer.timer_wheel import Slot, TimerWheel
-
-#: Ends of the ranges, seconds from now, in which waiting messages are counted.
-DISTRIBUTION: Final = (5, 60, 300, 900, 3_600, 14_400, 28_800, 86_400)
+from rocketmq_py.store.timer.timer_wheel import TimerWheel
 
 
 class Metric(msgspec.Struct, rename="camel"):
@@ -116,30 +112,18 @@ class TimerMetrics:
         return f"<TimerMetrics {len(self._counts)} topics>"
 
 
-def count_waiting(log: TimerLog, slots: Collection[Slot], since_ms: int, end: int) -> dict[int, int]:
+def count_waiting(log: TimerLog, wheel: TimerWheel, since_ms: int, end: int) -> dict[int, int]:
     """Count the messages in the timer log that are not delivered yet, by the hash of their topic. For a thread.
 
     Args:
         log: the log.
-        slots: the slots in use from `since_ms` on: before the first unit of any of them nothing waits.
+        wheel: says before which unit nothing waits.
         since_ms: units before it were delivered.
-        end: where the log ended when the slots were looked at.
+        end: where the log ended a moment ago.
     """
     counts: Counter[int] = Counter()
-    first = min((slot.first_pos for slot in slots), default=end)
-    for _, unit in log.scan(first, end):
+    first = wheel.summary(since_ms).first_pos
+    for _, unit in log.scan(end if first is None else first, end):
         if unit.time_ms >= since_ms:
             counts[unit.topic_hash] += -1 if unit.is_delete else 1
     return dict(counts)
-
-
-def distribution(wheel: TimerWheel, now_ms: int) -> dict[int, int]:
-    """Return how many messages are due within each range of `DISTRIBUTION`, by the range's end in seconds."""
-    counts = dict.fromkeys(DISTRIBUTION, 0)
-    now = wheel.floor(now_ms)
-    for slot in wheel.slots(now):
-        seconds = (slot.time_ms - now) / 1000
-        end = next((end for end in DISTRIBUTION if seconds < end), None)
-        if end is not None:
-            counts[end] += slot.num
-    return counts

@@ -5,6 +5,7 @@ Source: `TimerMessageStore#getMessageByCommitOffset`, `#convert`, `#convertMessa
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Sequence
 from typing import Final
@@ -71,6 +72,12 @@ class TimerRecords:
             data = self._log.read_blocking(offset, size) if offset >= self._log.min_offset else None
         except CorruptDataError as error:
             logger.error("the timer message at %d is damaged and lost: %s", offset, error)
+            return None
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            # What the disk cannot read does not hold up the messages behind it.
+            logger.error("the disk cannot read the timer message at %d, which is lost: %s", offset, error)
             return None
         return self._checked(data, offset, size) if data is not None else None
 

@@ -118,6 +118,7 @@ class TimerRecovery:
             log.truncate(end)
         self._find_queue_offset(queue)
         self._find_read_time(now_ms)
+        self._wheel.waiting = self._wheel.summary(report.read_time_ms).num
         return report
 
     # --- the wheel and the log ----------------------------------------------------------------------------------------
@@ -188,7 +189,7 @@ class TimerRecovery:
         """Tell whether a slot names a unit that is not there: after a crash, or if files of the log were lost."""
         checkpoint = self._checkpoint
         is_certain = self._was_clean and checkpoint.last_read_time_ms > 0 and end >= checkpoint.last_timer_log_flush_pos
-        return not is_certain and any(slot.last_pos >= end for slot in self._wheel.slots(0))
+        return not is_certain and self._wheel.summary(0).last_pos >= end
 
     # --- the queue and the time ---------------------------------------------------------------------------------------
 

@@ -55,6 +55,22 @@ class Slot(NamedTuple):
     num: int
 
 
+class WheelSummary(NamedTuple):
+    """What the slots from some time on have in common.
+
+    Attributes:
+        latest_ms: time of the last one; 0 if there is none.
+        num: messages in all of them.
+        first_pos: position of the oldest unit of any; None if there is none.
+        last_pos: position of the newest; -1 if there is none.
+    """
+
+    latest_ms: int
+    num: int
+    first_pos: int | None
+    last_pos: int
+
+
 class TimerWheel:
     """The wheel of one broker. Changed on the event loop only.
 
@@ -65,12 +81,14 @@ class TimerWheel:
 
     Attributes:
         latest_ms: time of the last slot in use: behind it nothing is due.
+        waiting: messages in the slots that were not delivered yet; kept by `put` and `passed`.
     """
 
     def __init__(self, files: FileSystem, path: str, precision_ms: int) -> None:
         self.path = path
         self.precision_ms = precision_ms
         self.latest_ms = 0
+        self.waiting = 0
         self._files = files
         # Private memory that nobody has touched costs nothing.
         self._memory = mmap.mmap(-1, WHEEL_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -94,11 +112,19 @@ class TimerWheel:
     def put(self, slot: Slot) -> None:
         """Set a slot."""
         ticks = slot.time_ms // self.precision_ms
+        before = self.get(slot.time_ms)
+        self.waiting += slot.num - (before.num if before is not None else 0)
         self._write(ticks % SLOTS, _struct.pack(ticks, slot.first_pos, slot.last_pos, slot.num, 0))
         self.latest_ms = max(self.latest_ms, ticks * self.precision_ms)
 
+    def passed(self, slot: Slot) -> None:
+        """Note that a slot was delivered; what it holds stays as it is."""
+        self.waiting -= slot.num
+
     def clear(self, time_ms: int) -> None:
         """Make the slot of a time empty, as if it had never been used."""
+        before = self.get(time_ms)
+        self.waiting -= before.num if before is not None else 0
         self._write(time_ms // self.precision_ms % SLOTS, bytes(SLOT_SIZE))
 
     def _write(self, number: int, data: bytes) -> None:
@@ -110,19 +136,33 @@ class TimerWheel:
 
     def slots(self, since_ms: int) -> Iterator[Slot]:
         """Yield the slots in use whose time is `since_ms` or later, in no order."""
-        least = -(-since_ms // self.precision_ms)
+        precision = self.precision_ms
+        for ticks, first, last, num in self._used(since_ms):
+            yield Slot(ticks * precision, first, last, num)
+
+    def summary(self, since_ms: int) -> WheelSummary:
+        """Look at all slots in use whose time is `since_ms` or later. Takes a while with many; for a thread."""
+        rows = list(self._used(since_ms))
+        if not rows:
+            return WheelSummary(0, 0, None, -1)
+        ticks, firsts, lasts, nums = zip(*rows, strict=True)
+        return WheelSummary(max(ticks) * self.precision_ms, sum(nums), min(firsts), max(lasts))
+
+    def _used(self, since_ms: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield time, first and last position and number of slots in use; the time in units of the precision."""
+        least = max(-(-since_ms // self.precision_ms), 1)
         for page in sorted(self._used_pages):
             at = page * PAGE
             for ticks, first, last, num, _ in _struct.iter_unpack(self._memory[at : at + PAGE]):
-                if ticks >= least and ticks > 0 and last >= 0:
-                    yield Slot(ticks * self.precision_ms, first, last, num)
+                if ticks >= least and last >= 0:
+                    yield ticks, first, last, num
 
     def reset(self) -> None:
         """Forget everything; the file follows with the next flush."""
         for page in self._used_pages:
             self._memory[page * PAGE : (page + 1) * PAGE] = bytes(PAGE)
         self._dirty_pages |= self._used_pages
-        self.latest_ms = 0
+        self.latest_ms = self.waiting = 0
 
     # --- the file -----------------------------------------------------------------------------------------------------
 
@@ -148,7 +188,7 @@ class TimerWheel:
             self._load(fd)
         finally:
             self._files.close(fd)
-        self.latest_ms = max((slot.time_ms for slot in self.slots(0)), default=0)
+        self.latest_ms = self.summary(0).latest_ms
         return True
 
     def _load(self, fd: int) -> None:
