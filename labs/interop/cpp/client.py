@@ -47,14 +47,19 @@ def consume(namesrv: str, group: str, topic: str, instance: str) -> None:
 
 
 def fail(namesrv: str, group: str, topic: str, instance: str) -> None:
+    lock = threading.Lock()
+
     def handle(_, pointer):  # type: ignore[no-untyped-def]
         message = RecvMessage(pointer)
-        print(f"{message.reconsume_times} {message.queue_id} {message.body.decode()}", flush=True)
+        with lock:
+            print(f"{message.reconsume_times} {message.queue_id} {message.body.decode()}", flush=True)
         return 1 if message.reconsume_times == 0 else 0
 
     consumer = PushConsumer(group)
     consumer.set_namesrv_addr(namesrv)
     consumer.set_instance_name(instance)
+    # Of a batch the core asks for all again when one fails, also for those behind it that nobody was given.
+    consumer.set_message_batch_max_size(1)
     consumer.subscribe(topic, lambda message: None)
     # What a callback of `subscribe` raises is lost between Python and C++, and counts as a success: say it in C++'s words.
     consumer._register_callback(handle)
