@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -28,7 +29,7 @@ from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.testing.eventually import eventually
 
 from .apache import apache_servers
-from .java_tools import JavaProgram, compile_sources, free_port, jars, java
+from .java_tools import JavaProgram, compile_sources, free_port, jars, java, mqadmin
 from .our_servers import our_servers
 
 pytestmark = [pytest.mark.interop, pytest.mark.serial, pytest.mark.timeout(400)]
@@ -77,7 +78,8 @@ async def test_java_programs_delay_messages_at_our_broker(tmp_path: Path) -> Non
     """Claim: programs written for Apache RocketMQ delay messages at our broker unchanged.
 
     Experiment: a Java producer sends 100 messages of each of the levels 1, 2 and 3; a Java consumer with a tag waits.
-    Observe: each comes once, never before its time, and at most 100 ms after it, which is as often as RocketMQ looks.
+    Observe: each comes once, never before its time, and at most 100 ms after it, which is as often as RocketMQ looks;
+    mqadmin shows how far each level is.
     """
     jars()
     classes = compile_sources(tmp_path / "classes")
@@ -95,6 +97,9 @@ async def test_java_programs_delay_messages_at_our_broker(tmp_path: Path) -> Non
             rows = received(consumer)
             await consumer.close_input()
             await consumer.wait(30)
+        status = await mqadmin(tmp_path, "brokerStatus", "-b", servers.broker)
+    for level in DELAYS:
+        assert re.search(rf"^scheduleMessageOffset_{level} +: 100,100", status, re.MULTILINE), status
     assert Counter(body for body, _, _ in rows) == Counter(f"{level}:{n}" for level in DELAYS for n in range(100))
     late = sorted(waited - DELAYS[level] for _, level, waited in rows)
     print(

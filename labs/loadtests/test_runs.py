@@ -31,6 +31,23 @@ def test_the_bench_measures_a_broker(capsys: pytest.CaptureFixture[str]) -> None
         assert found["errors"] == 0, name
 
 
+def test_the_measurement_of_delays_runs_to_its_end() -> None:
+    """Claim: `python -m loadtests.delays` fills, waits, restarts and delivers, and says what each cost."""
+    result = subprocess.run(
+        [sys.executable, "-m", "loadtests.delays", "--messages", "2000", "--seconds", "0.3"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stdout
+    assert re.search(r"^flood +2000 messages in ", result.stdout, re.MULTILINE), result.stdout
+    came = re.search(r"^accuracy +(\d+) of \1 messages of 1 s came", result.stdout, re.MULTILINE)
+    assert came is not None, result.stdout
+    assert int(came[1]) > 0
+
+
 @pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed (extra: load)")
 def test_locust_finds_every_message_again(tmp_path: Path) -> None:
     """Claim: producers and consumers of the load test agree on what was sent and received, and failures are told.

@@ -12,6 +12,8 @@ Source: `CommitLog#checkMessageAndReturnSize`, RocketMQ 5.3.
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from rocketmq_py.broker.schedule.delay_levels import DelayLevels
 from rocketmq_py.common import properties as names
 from rocketmq_py.common.properties import find_property
@@ -19,6 +21,7 @@ from rocketmq_py.common.topic import SCHEDULE_TOPIC
 from rocketmq_py.store.columns import Columns
 
 _DELAY = names.DELAY.encode()
+_topic_of = attrgetter("topic")
 
 
 class DeliveryTimes:
@@ -35,13 +38,9 @@ class DeliveryTimes:
 
     def prepare(self, columns: Columns) -> None:
         """Replace the codes of the schedule topic's records."""
-        # A turn of the loop has many records and few queues, and most turns end here.
-        for slot in set(columns.slots):
-            if slot.topic == SCHEDULE_TOPIC:
-                self._fill_in(columns)
-                return
-
-    def _fill_in(self, columns: Columns) -> None:
+        # Every turn of the loop comes by here, and most end here.
+        if SCHEDULE_TOPIC not in map(_topic_of, columns.slots):
+            return
         for row, slot in enumerate(columns.slots):
             if slot.topic == SCHEDULE_TOPIC:
                 level = find_property(columns.properties[row], _DELAY)
