@@ -58,8 +58,6 @@ def fail(namesrv: str, group: str, topic: str, instance: str) -> None:
     consumer = PushConsumer(group)
     consumer.set_namesrv_addr(namesrv)
     consumer.set_instance_name(instance)
-    # Of a batch the core asks for all again when one fails, also for those behind it that nobody was given.
-    consumer.set_message_batch_max_size(1)
     consumer.subscribe(topic, lambda message: None)
     # What a callback of `subscribe` raises is lost between Python and C++, and counts as a success: say it in C++'s words.
     consumer._register_callback(handle)
