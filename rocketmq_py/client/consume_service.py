@@ -212,7 +212,7 @@ class ConcurrentConsumeService:
         if unreadable:
             await self._set_aside(_Job(job.queue, job.process_queue, unreadable))
             job = _Job(job.queue, job.process_queue, [one for one in job.messages if one not in unreadable])
-        if job.messages:
+        if job.messages and not job.process_queue.is_dropped:
             await self._listen(job)
 
     async def _listen(self, job: _Job) -> None:

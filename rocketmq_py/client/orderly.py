@@ -256,7 +256,7 @@ class OrderlyConsumeService:
         context = ConsumeOrderlyContext(line.queue)
         if not await self._without_unreadable(line, messages):
             return RETRY_SECONDS
-        if not messages:
+        if not messages or not self._may_go_on(line):
             return 0.0
         for message in messages:
             restore_topic(message, self._group)
