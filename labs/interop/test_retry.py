@@ -204,7 +204,11 @@ async def test_a_consumer_of_the_go_client_that_fails_at_our_broker(tmp_path: Pa
 
 
 async def test_a_consumer_of_the_cpp_client_that_fails_at_our_broker(tmp_path: Path) -> None:
-    """Each message fails once and comes again with the count 1."""
+    """Each message comes again with the count 1, once.
+
+    When a message fails, the core sends back what it pulled together with it and stands behind it, without asking the
+    listener. So not every message is seen with the count 0.
+    """
     client = cpp_client()
     async with (
         our_servers(tmp_path, store={"message_delay_level": LEVELS}) as servers,
@@ -219,6 +223,8 @@ async def test_a_consumer_of_the_cpp_client_that_fails_at_our_broker(tmp_path: P
             def tries() -> list[tuple[str, int]]:
                 return sorted((body, tries) for tries, _, body in received(consumer))
 
-            await eventually(lambda: len(tries()) == 2 * len(KEYS), 180)
+            await eventually(lambda: len([body for body, number in tries() if number]) == len(KEYS), 180)
             await asyncio.sleep(2)
-            assert tries() == sorted((f"body of {key}", number) for key in KEYS for number in range(2))
+            seen = tries()
+        assert [body for body, number in seen if number == 1] == sorted(f"body of {key}" for key in KEYS)
+        assert len(set(seen)) == len(seen) > len(KEYS)
