@@ -8,6 +8,11 @@ Two rows of Locust's table are what matters: `SEND` is the time from the call of
 the users stop sending, and every message that was acknowledged must have come out at a consumer: one that did not is a
 failure, as is every failed send, and with failures Locust's exit code is 1.
 
+    DELAYED_USERS=2 locust -f loadtests/locustfile.py --headless -u 20 -r 10 -t 20s
+
+adds users that send messages of delay level 1. Their row `LATE` is the time from the moment when a message is due, a
+second after the call of `send`, to the moment when a listener has it.
+
 The clients are the package's own, asynchronous ones. Locust's users are greenlets of one thread; all clients live on an
 event loop in another one (`ClientLoop`), and what they measure is measured there, so that Locust's own work between two
 requests is in no figure.
@@ -37,7 +42,7 @@ from locust.exception import StopUser
 from locust.runners import LocalRunner, MasterRunner
 
 from rocketmq_py.client.admin.client import AdminClient
-from rocketmq_py.client.consume_service import ConsumeContext
+from rocketmq_py.client.consume_service import ConsumeContext, Listener
 from rocketmq_py.client.consumer_config import PushConsumerConfig
 from rocketmq_py.client.producer import Producer
 from rocketmq_py.client.push_consumer import PushConsumer
@@ -61,6 +66,8 @@ STAMP = "LOADTEST"
 DRAIN_SECONDS = 10.0
 #: Seconds between two looks at what consumers got.
 COUNT_SECONDS = 0.05
+#: The delay level of delayed users, and its seconds by RocketMQ's default.
+DELAY_LEVEL, DELAY_SECONDS = 1, 1.0
 
 
 class ClientLoop:
@@ -121,6 +128,7 @@ class Run:
         identity: tells this run's messages from those of runs before it.
         is_draining: nothing is sent any more.
         repeated: messages that came again, as they may when queues change hands.
+        rolled_back: numbers of messages that must not come.
     """
 
     def __init__(self, environment: Environment) -> None:
@@ -136,8 +144,9 @@ class Run:
         self.loop = ClientLoop()
         self._environment = environment
         self.repeated = 0
+        self.rolled_back: set[str] = set()
         self._numbers = itertools.count(1)
-        self._arrivals: deque[tuple[str, float, int]] = deque()
+        self._arrivals: deque[tuple[str, str, float, int]] = deque()
         self._missing: set[str] = set()
 
     async def make_topic(self) -> None:
@@ -178,28 +187,42 @@ class Run:
         for message in messages:
             identity, number, stamp = (message.get(STAMP) or "- - 0").split(" ")
             if identity == self.identity:
-                self._arrivals.append((number, (now - int(stamp)) / 1e9, len(message.body)))
+                seconds, kind = (now - int(stamp)) / 1e9, "RECEIVE"
+                if message.delay_level:
+                    seconds, kind = seconds - DELAY_SECONDS, "LATE"
+                self._arrivals.append((kind, number, seconds, len(message.body)))
 
-    def send_by(self, producer: Producer) -> None:
+    def send_by(self, producer: Producer, delay_level: int = 0) -> None:
         """Send one message, wait for the answer and count it."""
         message, number = self.message()
+        message.delay_level = delay_level
         # Before the send: a consumer may have the message before the producer has its answer.
-        self._missing.add(number)
+        self.expect(number)
         result, seconds = self.loop.run(self.send(producer, message))
         if isinstance(result, Exception):
             # It may come or not; nothing was promised.
-            self._missing.discard(number)
+            self.forget(number)
             self.report("SEND", seconds, 0, result)
         else:
             self.report("SEND", seconds, len(message.body))
 
+    def expect(self, number: str) -> None:
+        """Note that a message has to come."""
+        self._missing.add(number)
+
+    def forget(self, number: str) -> None:
+        """Note that it may come or not."""
+        self._missing.discard(number)
+
     def count_arrivals(self) -> None:
         """Count what consumers got since the last call."""
         while self._arrivals:
-            number, seconds, size = self._arrivals.popleft()
+            kind, number, seconds, size = self._arrivals.popleft()
             if number in self._missing:
                 self._missing.discard(number)
-                self.report("RECEIVE", seconds, size)
+                self.report(kind, seconds, size)
+            elif number in self.rolled_back:
+                self.report(kind, seconds, size, LookupError("a message came that was rolled back"))
             else:
                 self.repeated += 1
 
@@ -221,6 +244,7 @@ class ProducerUser(User):
     """Sends `--rate` messages a second, one after the other."""
 
     weight = 3
+    delay_level = 0
 
     def wait_time(self) -> float:
         """Return the pause that keeps the rate, whatever a send took."""
@@ -240,11 +264,19 @@ class ProducerUser(User):
         """Send one message and wait for the answer."""
         if self.run_state.is_draining:
             raise StopUser
-        self.run_state.send_by(self.producer)
+        self.run_state.send_by(self.producer, self.delay_level)
 
     def on_stop(self) -> None:
         """Close the producer."""
         self.run_state.loop.run(self.producer.stop())
+
+
+class DelayedUser(ProducerUser):
+    """Sends messages that come a second later; as many users as `DELAYED_USERS` says, none by default."""
+
+    weight = 0
+    fixed_count = int(os.environ.get("DELAYED_USERS", "0"))
+    delay_level = DELAY_LEVEL
 
 
 class ConsumerUser(User):
@@ -264,8 +296,12 @@ class ConsumerUser(User):
         )
         self.consumer = PushConsumer(run.group, config, environment=CLIENT_ENVIRONMENT)
         self.consumer.subscribe(run.topic)
-        self.consumer.register_listener(run.receive)
+        self.consumer.register_listener(self.listener(run))
         run.loop.run(self.consumer.start())
+
+    def listener(self, run: Run) -> Listener:
+        """Return what takes the messages."""
+        return run.receive
 
     @task
     def consume(self) -> None:

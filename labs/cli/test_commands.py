@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,30 @@ def test_topics_are_created_listed_described_and_deleted(running: Running) -> No
     assert [(row["broker"], row["queue"], row["messages"]) for row in rows] == [("broker-a", n, 0) for n in range(3)]
     running.rmq("topic", "delete", "CliTopic", "--yes")
     assert "CliTopic" not in running.rmq("topic", "list")
+
+
+def test_an_order_configuration_is_set_shown_and_deleted(running: Running) -> None:
+    running.rmq("topic", "create", "CliOrder", "--queues", "3")
+    assert (
+        "Set one: rmq-py topic order set CliOrder"
+        in run("topic", "order", "get", "CliOrder", NAMESRV_ADDR=running.namesrv).stderr
+    )
+    made = running.json("topic", "order", "set", "CliOrder")
+    assert made["orderConf"] == "broker-a:3"
+    assert made["warnings"] == [f"{running.namesrv} does not tell clients of it: start it with orderMessageEnable=true"]
+    made = running.json("topic", "order", "set", "CliOrder", "--conf", "broker-z:2")
+    assert made["warnings"][:2] == [
+        "broker broker-z has 0 of the 2 queues now; sends to the others fail",
+        "no ordered message goes to broker-a",
+    ]
+    rows = running.json("topic", "order", "get", "CliOrder")["items"]
+    assert rows == [{"nameServer": running.namesrv, "orderConf": "broker-z:2"}]
+    for wrong in ("broker-a", "broker-a:0", "broker-a:1;broker-a:2"):
+        running.rmq("topic", "order", "set", "CliOrder", "--conf", wrong, status=2)
+    running.rmq("topic", "order", "set", "NoSuchTopic", status=3)
+    running.rmq("topic", "order", "delete", "CliOrder", stdin="", status=7)
+    running.rmq("topic", "order", "delete", "CliOrder", "--yes")
+    running.rmq("topic", "order", "get", "CliOrder", status=3)
 
 
 def test_nothing_is_deleted_without_a_yes(running: Running) -> None:
@@ -214,6 +239,19 @@ def test_a_message_that_the_broker_cannot_treat_rightly_is_refused(running: Runn
     assert "TRAN_MSG=true is refused" in result.stderr
 
 
+def test_a_message_is_sent_for_later(running: Running) -> None:
+    """`--delay-level 1`: the message is stored for consumers a second after it was sent."""
+    running.rmq("topic", "create", "CliLater", "--queues", "1")
+    began = time.time() * 1_000
+    running.rmq("message", "send", "CliLater", "later", "--delay-level", "1")
+    text = running.rmq("message", "consume", "CliLater", "--wait", "10", "--count", "1", "--json")
+    message = json.loads(text)
+    assert message["properties"]["DELAY"] == "1"
+    assert message["storeTimestampMs"] >= began + 1_000
+    refused = run("message", "send", "CliLater", "x", "--delay-level", "-1", NAMESRV_ADDR=running.namesrv)
+    assert refused.returncode == 2
+
+
 def test_people_see_times_and_programs_milliseconds(running: Running) -> None:
     running.rmq("topic", "create", "CliTimes", "--queues", "1")
     running.rmq("message", "send", "CliTimes", "x")
@@ -224,19 +262,19 @@ def test_people_see_times_and_programs_milliseconds(running: Running) -> None:
     assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", text)
 
 
-def test_a_message_is_sent_for_later(running: Running) -> None:
-    running.rmq("topic", "create", "CliLater", "--queues", "1")
-    sent = running.json("message", "send", "CliLater", "soon", "--delay-ms", "1500")["items"][0]
+def test_a_message_is_sent_for_any_time(running: Running) -> None:
+    running.rmq("topic", "create", "CliTimer", "--queues", "1")
+    sent = running.json("message", "send", "CliTimer", "soon", "--delay-ms", "1500")["items"][0]
     assert sent["status"] == "SEND_OK"
     assert sent["recallHandle"]
-    assert "recallHandle" not in running.json("message", "send", "CliLater", "now")["items"][0]
-    running.json("message", "send", "CliLater", "far", "--deliver-at", "2020-01-31T12:00:00")
-    text = running.rmq("message", "consume", "CliLater", "--count", "3", "--wait", "20")
+    assert "recallHandle" not in running.json("message", "send", "CliTimer", "now")["items"][0]
+    running.json("message", "send", "CliTimer", "far", "--deliver-at", "2020-01-31T12:00:00")
+    text = running.rmq("message", "consume", "CliTimer", "--count", "3", "--wait", "20")
     assert all(body in text for body in ("now", "far", "soon"))
-    refused = run("message", "send", "CliLater", "x", "--delay-ms", "9999999999999", NAMESRV_ADDR=running.namesrv)
+    refused = run("message", "send", "CliTimer", "x", "--delay-ms", "9999999999999", NAMESRV_ADDR=running.namesrv)
     assert refused.returncode != 0
     assert "max delay 259200000ms" in refused.stderr
-    both = run("message", "send", "CliLater", "x", "--delay-ms", "5", "--deliver-at", "1", NAMESRV_ADDR=running.namesrv)
+    both = run("message", "send", "CliTimer", "x", "--delay-ms", "5", "--deliver-at", "1", NAMESRV_ADDR=running.namesrv)
     assert "give one of them" in both.stderr
 
 

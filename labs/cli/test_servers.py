@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from labs.cli.processes import Server, rmq, rmq_json, run
+from labs.cli.processes import Server, free_port, rmq, rmq_json, run
+from labs.stage_05_remoting.certificates import make_certificate
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.cli.broker import warn_about_addresses
 from rocketmq_py.cli.standalone import local_address
@@ -218,6 +219,37 @@ def test_stages_are_listed_and_exported(tmp_path: Path) -> None:
 
 def test_help_names_every_command() -> None:
     text = rmq("--help")
-    for word in ("tour", "standalone", "namesrv", "broker", "topic", "message", "store", "stage"):
+    for word in ("tour", "standalone", "namesrv", "broker", "topic", "message", "transaction", "store", "stage"):
         assert word in text
     assert re.fullmatch(r"rocketmq_py \d+\.\d+\.\d+\n", rmq("--version"))
+
+
+def test_tls_is_switched_on_by_settings(tmp_path: Path) -> None:
+    """Claim: with a certificate in the settings every connection can be encrypted, and with `enforcing` has to be.
+
+    Experiment: a standalone server that enforces TLS; commands with, without, and with a useless list of authorities.
+    Observe: the first work, the others fail and say why.
+    """
+    certificate = make_certificate(tmp_path)
+    port, namesrv = free_port(), free_port()
+    options = {
+        "tls.server.mode": "enforcing",
+        "tls.server.certPath": certificate.certificate,
+        "tls.server.keyPath": certificate.key,
+        "tls.enable": "true",
+        "tls.client.trustCertPath": certificate.certificate,
+    }
+    settings = [word for name, value in options.items() for word in ("--set", f"{name}={value}")]
+    words = ("standalone", "--store", str(tmp_path / "store"), "--port", str(port), "--namesrv-port", str(namesrv))
+    server = Server(*words, *settings, log=tmp_path / "log")
+    try:
+        where = ("-n", f"127.0.0.1:{namesrv}")
+        secure = {"ROCKETMQ_TLS_CA": certificate.certificate}
+        assert "SEND_OK" in rmq("message", "send", "Secret", "hello", *where, **secure)
+        assert "hello" in rmq("message", "consume", "Secret", "--max", "1", *where, **secure)
+        for environment, text in (({}, "was lost"), ({"ROCKETMQ_TLS_CA": certificate.key}, "holds no certificates")):
+            failed = run("topic", "list", *where, **environment)
+            assert failed.returncode != 0
+            assert text in failed.stderr, failed.stderr
+    finally:
+        server.stop()

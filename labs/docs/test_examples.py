@@ -42,19 +42,38 @@ async def test_every_program_runs(tmp_path: Path, environment: Environment, caps
         assert re.search(r"SEND_OK [0-9A-F]{32} in queue \d", sent)
         assert "10 stored" in sent
 
+        await asyncio.wait_for(load("delay").main(address), 20)
+        assert re.fullmatch(r"is it paid\? came after 1\.\d s\n", capsys.readouterr().out)
+
         await asyncio.wait_for(load("push").main(address), 20)
         assert "b'two coffees'" in capsys.readouterr().out
 
+        await asyncio.wait_for(load("dead_letters").main(address), 30)
+        tries = capsys.readouterr().out.splitlines()
+        assert tries[:2] == ["try 0: a parcel for Zoe", "try 1: a parcel for Zoe"]
+        assert tries[2:] == ["dead after 2 tries: parcel-7 of topic Deliveries", "try 0: a parcel for Zoe"]
+
         await load("poll").main(address, 1.0)
         polled = capsys.readouterr().out
-        assert sum(int(count) for count in re.findall(r"(\d+) messages", polled)) == 16
+        assert sum(int(count) for count in re.findall(r"(\d+) messages", polled)) == 17
 
         await load("walk").main(address)
         walked = capsys.readouterr().out
-        assert walked.count("b'") == 16
+        assert walked.count("b'") == 17
 
         await asyncio.get_running_loop().run_in_executor(None, load("ordinary_code").main, address)
         assert "coffees" in (ordinary := capsys.readouterr().out) or "te" in ordinary
+
+        await asyncio.get_running_loop().run_in_executor(None, load("transfer").main, address)
+        transferred = capsys.readouterr().out
+        assert transferred.count("COMMIT_MESSAGE") == 8
+        assert transferred.count("ROLLBACK_MESSAGE") == 2
+        assert "bank A has 0, bank B has 80" in transferred
+
+        await asyncio.wait_for(load("ask").main(address), 20)
+        asked = capsys.readouterr().out
+        assert "a coffee is 2.40" in asked
+        assert "no reply within 0.5 s" in asked
 
         await load("administer").main(address)
         assert "b'two coffees'" in capsys.readouterr().out

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from rocketmq_py.remoting.codec import decode
-from rocketmq_py.remoting.codes import RequestCode
+from rocketmq_py.common.record import decode_records
+from rocketmq_py.remoting.codec import decode, encode
+from rocketmq_py.remoting.codes import RequestCode, ResponseCode
 from rocketmq_py.remoting.command import RemotingCommand
 
 #: Longest time in seconds of virtual time that a request waits for its answer after the last frame was sent.
 PATIENCE = 60.0
 
 Row = dict[str, Any]
+
+
+class Copy(NamedTuple):
+    """What tells a message, and which of its tries it is."""
+
+    unique_key: str
+    reconsume_times: int
+    topic: str
 
 
 @dataclass(slots=True)
@@ -38,15 +47,23 @@ class Client:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     answers: dict[int, asyncio.Future[RemotingCommand]] = field(default_factory=dict)
+    asked: list[RemotingCommand] = field(default_factory=list)
 
     async def read(self) -> None:
-        """Hand each answer to whoever waits for it; requests of the server are read and left alone."""
+        """Hand each answer to whoever waits for it; of the server's requests, replies are taken, others left alone."""
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 size = int.from_bytes(await self.reader.readexactly(4), "big")
                 command = decode(await self.reader.readexactly(size))
+                if not command.is_response:
+                    self.asked.append(command)
+                    if command.code == RequestCode.PUSH_REPLY_MESSAGE_TO_CLIENT:
+                        taken = RemotingCommand.create_response(ResponseCode.SUCCESS)
+                        taken.opaque = command.opaque
+                        self.writer.write(encode(taken))
+                    continue
                 waiting = self.answers.pop(command.opaque, None)
-                if command.is_response and waiting is not None and not waiting.done():
+                if waiting is not None and not waiting.done():
                     waiting.set_result(command)
 
 
@@ -66,8 +83,19 @@ def exchanges(rows: Iterable[Row]) -> list[Exchange]:
     return found
 
 
-async def replay(asked: list[Exchange], addresses: dict[str, str]) -> None:
-    """Send the requests to the servers of the given names and fill in the answers."""
+async def replay(
+    asked: list[Exchange], addresses: dict[str, str], find: Callable[[Copy], int | None] | None = None
+) -> dict[int, list[RemotingCommand]]:
+    """Send the requests to the servers of the given names and fill in the answers.
+
+    Args:
+        asked: the recording.
+        addresses: of our servers.
+        find: returns where a message lies in our log; it lies elsewhere than in the recorded one.
+
+    Returns:
+        By connection, what the servers asked of the client.
+    """
     loop = asyncio.get_running_loop()
     began = loop.time()
     clients: dict[int, Client] = {}
@@ -85,7 +113,10 @@ async def replay(asked: list[Exchange], addresses: dict[str, str]) -> None:
             future: asyncio.Future[RemotingCommand] = loop.create_future()
             client.answers[row["opaque"]] = future
             pending.append((exchange, future))
-        client.writer.write(bytes.fromhex(row["frame_hex"]))
+        frame = bytes.fromhex(row["frame_hex"])
+        if row["code"] == RequestCode.CONSUMER_SEND_MSG_BACK and find is not None:
+            frame = sent_back(frame, asked, find)
+        client.writer.write(frame)
     if pending:
         await asyncio.wait([future for _, future in pending], timeout=PATIENCE)
     for exchange, future in pending:
@@ -96,6 +127,22 @@ async def replay(asked: list[Exchange], addresses: dict[str, str]) -> None:
     for client in clients.values():
         client.writer.close()
     await asyncio.gather(*readers)
+    return {number: client.asked for number, client in clients.items()}
+
+
+def sent_back(frame: bytes, asked: list[Exchange], find: Callable[[Copy], int | None]) -> bytes:
+    """Return a recorded send-back with the offset that its message has in our log, if the client got it in a pull."""
+    command = decode(frame[4:])
+    for exchange in asked:
+        if exchange.request["code"] == RequestCode.PULL_MESSAGE and exchange.recorded is not None:
+            answer = decode(bytes.fromhex(exchange.recorded["frame_hex"])[4:])
+            messages = decode_records(bytes(answer.body)) if answer.code == ResponseCode.SUCCESS else ()
+            for message in messages:
+                if str(message.commit_log_offset) == command.ext_fields["offset"]:
+                    place = find(Copy(message.unique_key, message.reconsume_times, message.topic))
+                    if place is not None:
+                        command.ext_fields["offset"] = str(place)
+    return encode(command)
 
 
 def topics_before(asked: list[Exchange]) -> list[str]:

@@ -24,7 +24,7 @@ from rocketmq_py.assembly.kernel import Kernel
 from rocketmq_py.assembly.stages import build_broker
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.common.config import Setting, apply_properties
-from rocketmq_py.common.environment import system_environment
+from rocketmq_py.common.environment import Clock, system_environment
 from rocketmq_py.common.host import decode_host
 from rocketmq_py.common.message_id import create_offset_id
 from rocketmq_py.common.properties import decode_properties
@@ -88,14 +88,22 @@ class ClockOfThen:
 
 
 @asynccontextmanager
-async def broker(root: Path, expected: dict[str, Any]) -> AsyncIterator[Kernel]:
-    """Run our whole broker on a store, with the sizes that it was written with."""
+async def broker(
+    root: Path, expected: dict[str, Any], through: str = "order", clock: Clock | None = None, **changes: Any
+) -> AsyncIterator[Kernel]:
+    """Run our broker on a store, with the sizes that it was written with.
+
+    By default without the stages that store messages by themselves, and at the time at which the store was left.
+    """
     config, store_config = BrokerConfig(), MessageStoreConfig()
     settings = {key: Setting(value, "expected.json") for key, value in expected["brokerConfig"].items()}
     apply_properties(settings, config, store_config, lenient=True)
     config.listen_port, config.namesrv_addr = 0, ""
     store_config.store_path_root_dir = str(root)
-    kernel = build_broker(config, store_config, replace(system_environment(), clock=ClockOfThen(expected)))
+    for name, value in changes.items():
+        setattr(store_config, name, value)
+    environment = replace(system_environment(), clock=clock or ClockOfThen(expected))
+    kernel = build_broker(config, store_config, environment, through)
     await kernel.start()
     try:
         yield kernel

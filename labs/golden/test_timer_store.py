@@ -72,7 +72,7 @@ def expected_slots(name: str) -> list[list[int]]:
 async def test_the_timers_of_an_apache_broker_are_read(name: str, tmp_path: Path) -> None:
     """Slots, units and checkpoint are what RocketMQ's own classes found."""
     expected, root = stores()[name], unpack_timers(name, tmp_path)
-    async with broker(root, expected) as kernel:
+    async with broker(root, expected, "delay") as kernel:
         timers = kernel.get(TimerMessageStore)
         assert slots_of(timers) == expected_slots(name)
         units = [[position, *unit] for position, unit in timers.log.scan(0)]
@@ -97,7 +97,7 @@ async def test_opening_and_closing_changes_nothing_in_wheel_and_log(name: str, t
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
     before = digests()
-    async with broker(root, expected):
+    async with broker(root, expected, "delay"):
         pass
     assert digests() == before
     known = {file["path"]: file["sha256"] for file in expected["files"]}
@@ -110,7 +110,7 @@ async def test_the_wheel_that_is_made_again_from_the_log_is_the_one_that_was_los
     expected, root = stores()[name], unpack_timers(name, tmp_path)
     before = (root / "timerwheel").read_bytes()
     (root / "timerwheel").unlink()
-    async with broker(root, expected) as kernel:
+    async with broker(root, expected, "delay") as kernel:
         assert kernel.get(TimerMessageStore).report.is_rebuilt
         assert slots_of(kernel.get(TimerMessageStore)) == expected_slots(name)
     assert (root / "timerwheel").read_bytes() == before

@@ -15,12 +15,15 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 HERE = Path(__file__).parent
 SOURCES = HERE / "java"
+#: The servers and mqadmin are of this version, and so are clients unless a lab asks for the older one.
 VERSION = "5.3.3"
+OLDER = "4.9.7"
 
 #: Seconds that fetching the jars may take (once per machine), and that a Java program may take to end when asked.
 FETCH_SECONDS = 300
@@ -46,40 +49,46 @@ def cache_directory() -> Path:
 
 
 @functools.cache
-def jars() -> Path:
+def jars(version: str = VERSION) -> Path:
     """Return the folder with the jars of Apache RocketMQ, fetching them if need be; skip the lab if that fails."""
     for program in ("java", "javac"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed: no Java client, mqadmin or Apache broker to test with")
-    folder = cache_directory() / f"rocketmq-{VERSION}"
+    folder = cache_directory() / f"rocketmq-{version}"
     if (folder / "complete").exists():
         return folder
     if shutil.which("mvn") is None:
-        pytest.skip(f"mvn is not installed and {folder} does not hold the jars of Apache RocketMQ {VERSION}")
+        pytest.skip(f"mvn is not installed and {folder} does not hold the jars of Apache RocketMQ {version}")
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mvn", "-B", "-q", "-f", str(SOURCES / "pom.xml"), "dependency:copy-dependencies"]
     try:
         result = subprocess.run(
-            [*command, f"-DoutputDirectory={folder}"],
+            [*command, f"-DoutputDirectory={folder}", f"-Drocketmq.version={version}"],
             capture_output=True,
             text=True,
             timeout=FETCH_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        pytest.skip(f"the jars of Apache RocketMQ {VERSION} could not be fetched within {FETCH_SECONDS} s")
+        pytest.skip(f"the jars of Apache RocketMQ {version} could not be fetched within {FETCH_SECONDS} s")
     if result.returncode:
-        pytest.skip(f"mvn could not fetch the jars of Apache RocketMQ {VERSION}: {result.stdout[-300:]}")
+        pytest.skip(f"mvn could not fetch the jars of Apache RocketMQ {version}: {result.stdout[-300:]}")
     (folder / "complete").touch()
     return folder
 
 
-def compile_sources(target: Path) -> Path:
-    """Compile the small programs beside this module into `target`, and return it."""
+def compile_sources(target: Path, version: str = VERSION) -> Path:
+    """Compile the small programs beside this module with the client of a version into `target`, and return it."""
     target.mkdir(parents=True, exist_ok=True)
     sources = [str(path) for path in sorted(SOURCES.glob("*.java"))]
-    subprocess.run(["javac", "-cp", f"{jars()}/*", "-d", str(target), *sources], check=True, timeout=120)
+    subprocess.run(["javac", "-cp", f"{jars(version)}/*", "-d", str(target), *sources], check=True, timeout=120)
     return target
+
+
+def java_client(version: str, folder: Path) -> dict[str, Any]:
+    """Return the keywords of `java` for our programs with the client of a version, compiled below `folder`."""
+    jars(version)
+    return {"classes": compile_sources(folder / f"classes-{version}", version), "version": version}
 
 
 def free_port() -> int:
@@ -163,7 +172,12 @@ class JavaProgram:
 
 @contextlib.asynccontextmanager
 async def java(
-    main: str, *arguments: str, home: Path, classes: Path | None = None, flags: tuple[str, ...] = SMALL_FLAGS
+    main: str,
+    *arguments: str,
+    home: Path,
+    classes: Path | None = None,
+    flags: tuple[str, ...] = SMALL_FLAGS,
+    version: str = VERSION,
 ) -> AsyncIterator[JavaProgram]:
     """Run a Java main class for the time of a `with` block.
 
@@ -173,9 +187,10 @@ async def java(
         home: a folder for logs and stores; RocketMQ's home too.
         classes: where our compiled programs are.
         flags: of the virtual machine.
+        version: of the jars.
     """
     (home / "conf").mkdir(parents=True, exist_ok=True)
-    class_path = os.pathsep.join(filter(None, [str(classes) if classes else "", f"{jars()}/*"]))
+    class_path = os.pathsep.join(filter(None, [str(classes) if classes else "", f"{jars(version)}/*"]))
     process = await asyncio.create_subprocess_exec(
         "java", *flags, f"-Duser.home={home}", f"-Drocketmq.home.dir={home}", "-cp", class_path, main, *arguments,
         stdin=asyncio.subprocess.PIPE,

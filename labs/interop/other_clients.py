@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 import os
 import shutil
 import subprocess
@@ -94,23 +95,34 @@ def node_client() -> Client:
         shutil.copy(HERE / "node" / "package.json", folder)
         _fetch(["npm", "install", "--no-audit", "--no-fund", "--silent"], "the Node client ali-ons", folder)
         (folder / "complete").touch()
-    # Node looks for modules beside the program, so it runs a copy there.
-    shutil.copy(HERE / "node" / "client.js", folder)
-    return Client("Node client", ["node", str(folder / "client.js")])
+    # Node looks for modules beside the program, so it runs a copy there; several clones may share the folder.
+    source = HERE / "node" / "client.js"
+    copy = folder / f"client-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}.js"
+    shutil.copy(source, copy)
+    return Client("Node client", ["node", str(copy)])
+
+
+def go_client() -> Client:
+    """Return the Go client, built."""
+    return Client("Go client", [_go_program("client", "client.go", ".")])
+
+
+def go_transactions() -> Client:
+    """Return the Go client's transactional producer, built; see `go/transact/main.go`."""
+    return Client("Go transactional producer", [_go_program("transact", "transact/main.go", "./transact")])
 
 
 @functools.cache
-def go_client() -> Client:
-    """Return the Go client, built."""
+def _go_program(name: str, source: str, package: str) -> str:
+    """Return the path of a built Go program, named by what it was built from: several clones may share the cache."""
     if shutil.which("go") is None:
         pytest.skip("go is not installed: no Go client to test with")
-    folder = cache_directory() / "go-client"
-    binary = folder / "client"
-    sources = [HERE / "go" / name for name in ("client.go", "go.mod", "go.sum")]
-    if not binary.exists() or binary.stat().st_mtime < max(source.stat().st_mtime for source in sources):
-        folder.mkdir(parents=True, exist_ok=True)
-        _fetch(["go", "build", "-o", str(binary), "."], "rocketmq-client-go/v2", HERE / "go")
-    return Client("Go client", [str(binary)])
+    digest = hashlib.sha256(b"".join((HERE / "go" / part).read_bytes() for part in (source, "go.mod", "go.sum")))
+    binary = cache_directory() / "go-client" / f"{name}-{digest.hexdigest()[:12]}"
+    if not binary.exists():
+        binary.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(["go", "build", "-o", str(binary), package], "rocketmq-client-go/v2", HERE / "go")
+    return str(binary)
 
 
 def _fetch(command: list[str], what: str, folder: Path | None = None) -> None:

@@ -35,21 +35,38 @@ class OurServers:
 
 
 @contextlib.asynccontextmanager
-async def our_servers(folder: Path, broker_name: str = "broker-a", **settings: Any) -> AsyncIterator[OurServers]:
-    """Run both for the time of a `with` block; `settings` are further settings of the broker."""
+async def our_servers(
+    folder: Path,
+    broker_name: str = "broker-a",
+    tls: dict[str, Any] | None = None,
+    store: dict[str, Any] | None = None,
+    **settings: Any,
+) -> AsyncIterator[OurServers]:
+    """Run both for the time of a `with` block.
+
+    Args:
+        folder: for their files.
+        broker_name: the broker's name.
+        tls: fields of `TlsSettings`, for both.
+        store: further settings of the broker's store.
+        settings: further settings of the broker.
+    """
     environment = system_environment()
-    namesrv = Namesrv(
-        NamesrvConfig(listen_port=0, kv_config_path=str(folder / "namesrv" / "kvConfig.json")), environment
-    )
+    tls = tls or {}
+    kv_config = str(folder / "namesrv" / "kvConfig.json")
+    namesrv = Namesrv(NamesrvConfig(listen_port=0, kv_config_path=kv_config, **tls), environment)
     await namesrv.start()
     try:
         kernel = build_broker(
-            BrokerConfig(broker_name=broker_name, listen_port=free_port(), namesrv_addr=namesrv.address, **settings),
+            BrokerConfig(
+                broker_name=broker_name, listen_port=free_port(), namesrv_addr=namesrv.address, **tls, **settings
+            ),
             MessageStoreConfig(
                 store_path_root_dir=str(folder / broker_name),
                 mapped_file_size_commit_log=16 << 20,
                 max_hash_slot_num=50_000,
                 max_index_num=200_000,
+                **(store or {}),
             ),
             environment,
         )

@@ -115,8 +115,8 @@ class PlainClient:
         self.address = address
         self._remoting = RemotingClient(SystemClock())
 
-    async def send(self, queue_id: int, body: bytes) -> int:
-        """Send one message; return its queue offset.
+    async def send(self, queue_id: int, body: bytes, **properties: str) -> int:
+        """Send one message, with further properties if wanted; return its queue offset.
 
         Raises:
             Exception: it was not acknowledged; it may be stored.
@@ -130,7 +130,9 @@ class PlainClient:
             sys_flag=0,
             born_timestamp=1_768_463_999_123,
             flag=5,
-            properties=encode_properties({"UNIQ_KEY": body[:40].decode(), "KEYS": body[:12].decode()}).decode(),
+            properties=encode_properties(
+                {"UNIQ_KEY": body[:40].decode(), "KEYS": body[:12].decode(), **properties}
+            ).decode(),
             reconsume_times=0,
             unit_mode=False,
             batch=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -42,6 +43,23 @@ def test_the_bench_compares_with_apache(capsys: pytest.CaptureFixture[str]) -> N
     assert len(rows_shown) == 2 * len(apache.ROWS)
 
 
+def test_the_measurement_of_delays_runs_to_its_end() -> None:
+    """Claim: `python -m loadtests.delays` fills, waits, restarts and delivers, and says what each cost."""
+    result = subprocess.run(
+        [sys.executable, "-m", "loadtests.delays", "--messages", "2000", "--seconds", "0.3"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stdout
+    assert re.search(r"^flood +2000 messages in ", result.stdout, re.MULTILINE), result.stdout
+    came = re.search(r"^accuracy +(\d+) of \1 messages of 1 s came", result.stdout, re.MULTILINE)
+    assert came is not None, result.stdout
+    assert int(came[1]) > 0
+
+
 @pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed (extra: load)")
 def test_locust_finds_every_message_again(tmp_path: Path) -> None:
     """Claim: producers and consumers of the load test agree on what was sent and received, and failures are told.
@@ -53,20 +71,53 @@ def test_locust_finds_every_message_again(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rocketmq_py.cli.main", "standalone", "--store", str(tmp_path)]
     with Server([*command, "--namesrv-port", str(namesrv), "--port", str(broker)], broker, None, rb"boot success"):
         good = _locust(namesrv)
+        delayed = _locust(namesrv, DELAYED_USERS="1")
     bad = _locust(namesrv)
 
     assert good.returncode == 0, good.stdout
     table = re.findall(r"^(SEND|RECEIVE) +LoadTest +(\d+) +\d+\(", good.stdout, re.MULTILINE)
     requests = {kind: int(count) for kind, count in table}
     assert requests["SEND"] == requests["RECEIVE"] > 0, good.stdout
+    assert delayed.returncode == 0, delayed.stdout
+    assert re.search(r"^LATE +LoadTest +[1-9]\d* +0\(", delayed.stdout, re.MULTILINE), delayed.stdout
     assert bad.returncode != 0
 
 
-def _locust(namesrv: int) -> subprocess.CompletedProcess[str]:
+@pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed (extra: load)")
+def test_locust_finds_every_committed_message_and_no_other(tmp_path: Path) -> None:
+    """Claim: in the transactional load what is committed comes out, and what is rolled back does not."""
+    namesrv, broker = free_port(), free_port()
+    command = [sys.executable, "-m", "rocketmq_py.cli.main", "standalone", "--store", str(tmp_path)]
+    with Server([*command, "--namesrv-port", str(namesrv), "--port", str(broker)], broker, None, rb"boot success"):
+        run = _locust(namesrv, "loadtests/transactions.py")
+    assert run.returncode == 0, run.stdout
+    table = re.findall(r"^(TRANSACTION|RECEIVE) +LoadTest +(\d+) +\d+\(", run.stdout, re.MULTILINE)
+    requests = {kind: int(count) for kind, count in table}
+    rolled_back = requests["TRANSACTION"] // 10
+    assert requests["RECEIVE"] == requests["TRANSACTION"] - rolled_back > 0, run.stdout
+
+
+@pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed (extra: load)")
+def test_locust_finds_every_step_of_every_order_behind_the_one_before(tmp_path: Path) -> None:
+    """Claim: in the ordered load every step comes out, and none before the one that precedes it."""
+    namesrv, broker = free_port(), free_port()
+    command = [sys.executable, "-m", "rocketmq_py.cli.main", "standalone", "--store", str(tmp_path)]
+    with Server([*command, "--namesrv-port", str(namesrv), "--port", str(broker)], broker, None, rb"boot success"):
+        run = _locust(namesrv, "loadtests/ordered.py")
+    assert run.returncode == 0, run.stdout
+    table = re.findall(r"^(SEND|RECEIVE) +LoadTest +(\d+) +\d+\(", run.stdout, re.MULTILINE)
+    requests = {kind: int(count) for kind, count in table}
+    assert requests["SEND"] == requests["RECEIVE"] > 0, run.stdout
+
+
+def _locust(
+    namesrv: int, program: str = "loadtests/locustfile.py", **environment: str
+) -> subprocess.CompletedProcess[str]:
     options = ["--headless", "-u", "4", "-r", "4", "-t", "2s", "--only-summary", "--namesrv", f"127.0.0.1:{namesrv}"]
     return subprocess.run(
-        [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", *options],
+        [sys.executable, "-m", "locust", "-f", program, *options],
         cwd=ROOT,
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -101,6 +101,18 @@ async def test_a_file_always_keeps_eight_bytes_for_its_blank_record(
         assert len(lab.records()) == 2
 
 
+async def test_topics_that_are_named_after_a_group_may_be_longer_than_others(
+    tmp_path: Path, environment: Environment
+) -> None:
+    """A group with a long name gets its retries, and its dead letters as well: records of version 2."""
+    async with log_lab(tmp_path, environment) as lab:
+        for topic, is_taken in (("t" * 128, False), ("%RETRY%" + "g" * 200, True), ("%DLQ%" + "g" * 250, True)):
+            result = await lab.putter.put_message(draft(topic=topic))
+            assert result.is_stored is is_taken, topic
+        result = await lab.putter.put_message(draft(topic="%DLQ%" + "g" * 251))
+        assert result.status is PutMessageStatus.MESSAGE_ILLEGAL
+
+
 async def test_a_record_that_fits_into_no_file_is_refused_and_nothing_changes(
     tmp_path: Path, environment: Environment
 ) -> None:

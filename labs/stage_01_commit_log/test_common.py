@@ -23,6 +23,7 @@ from rocketmq_py.common.java import parse_bool, parse_i32, parse_i64, string_has
 from rocketmq_py.common.message import Message
 from rocketmq_py.common.message_batch import decode_batch, encode_batch
 from rocketmq_py.common.periodic import Periodic
+from rocketmq_py.common.properties import change_properties, decode_properties, encode_properties
 from rocketmq_py.common.sys_flag import COMPRESSED
 from rocketmq_py.common.table import Table
 from rocketmq_py.common.topic import topic_error
@@ -304,3 +305,13 @@ async def test_work_goes_on_after_it_failed_and_the_failure_is_counted(caplog: p
     assert times == [1, 6, 11, 16]
     assert (entry.runs, entry.failures) == (4, 1)
     assert "periodic work 'counting' failed" in caplog.text
+
+
+_WORDS = st.text(st.characters(exclude_characters="\x01\x02", exclude_categories=["Cs"]), min_size=1, max_size=6)
+
+
+@given(st.dictionaries(_WORDS, _WORDS, max_size=6), st.dictionaries(_WORDS, st.one_of(st.none(), _WORDS), max_size=4))
+def test_replacing_properties_is_what_a_dictionary_does(old: dict[str, str], changes: dict[str, str | None]) -> None:
+    expected = {name: value for name, value in old.items() if name not in changes}
+    expected |= {name: value for name, value in changes.items() if value is not None}
+    assert decode_properties(change_properties(encode_properties(old), changes)) == expected

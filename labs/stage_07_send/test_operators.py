@@ -35,6 +35,25 @@ async def test_statistics_are_shown_by_window(environment: Environment, tmp_path
 
 
 @pytest.mark.virtual_time
+async def test_other_things_are_counted_by_set_and_key_until_their_topic_or_group_is_deleted(
+    environment: Environment, tmp_path: Path
+) -> None:
+    async with running_broker(environment, tmp_path) as broker:
+        statistics = broker.kernel.get(BrokerStatsManager)
+        for key in ("Orders@g", "Orders@h", "Parcels@g", "Or@g@x"):
+            statistics.counted("SNDBCK_PUT_NUMS", key).add(2, 0)
+        assert statistics.counted("SNDBCK_PUT_NUMS", "Orders@g").messages == 2
+        statistics.sample(MINUTE)
+        shown = statistics.view("SNDBCK_PUT_NUMS", "Orders@g")
+        assert shown is not None and shown["statsMinute"].sum == 2
+        statistics.drop_topic("Orders")
+        statistics.drop_group("g")
+        left = [key for name, key in set(statistics.keys()) if name == "SNDBCK_PUT_NUMS"]
+        assert left == ["Or@g@x"]
+        assert statistics.put_total() == 0, "what is counted beside is no send"
+
+
+@pytest.mark.virtual_time
 async def test_expired_files_are_deleted_on_request(environment: Environment, tmp_path: Path) -> None:
     """The request asks the passes of the next minutes to look at any hour; it deletes nothing by itself."""
     async with running_broker(environment, tmp_path) as broker:

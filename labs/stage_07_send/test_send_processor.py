@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from labs.stage_07_send.send_lab import HEADER, running_broker, send_fields
+from rocketmq_py.broker.send_hooks import SendContext, SendHook, SendHooks
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.message import Message
 from rocketmq_py.common.message_id import parse_offset_id
@@ -108,6 +109,26 @@ async def test_a_new_topic_is_on_disk_before_its_first_message_is_acknowledged(
         await broker.send("Fresh")
 
         assert b'"Fresh"' in (tmp_path / "config/topics.json").read_bytes()
+
+
+async def test_a_topic_that_a_hook_created_is_on_disk_before_the_message_is_acknowledged(
+    environment: Environment, tmp_path: Path
+) -> None:
+    """Claim: the same holds when a hook sends the message to a topic of its own."""
+    async with running_broker(environment, tmp_path) as broker:
+
+        def apply(context: SendContext) -> None:
+            context.draft.topic, context.draft.queue_id = "Aside", 0
+            context.has_new_topic = broker.topics.select("Aside") is None
+            broker.topics.create_in_send_back("Aside", 1)
+
+        broker.kernel.get(SendHooks).install(SendHook("aside", (b"ASIDE\x01",), apply))
+        broker.create_topic("Orders")
+        for topic in ("Orders", "Fresh"):
+            answer = await broker.send(topic, properties={"ASIDE": "1"})
+            assert (answer.code, answer.ext_fields["queueId"]) == (ResponseCode.SUCCESS, "1")
+            assert b'"Aside"' in (tmp_path / "config/topics.json").read_bytes()
+        assert len(broker.stored("Aside")) == 2
 
 
 REFUSALS = [

@@ -13,6 +13,7 @@ from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.broker.topic_config import TopicConfigManager
 from rocketmq_py.client.consume_service import ConsumeContext, ConsumeStatus
 from rocketmq_py.client.consumer_config import PushConsumerConfig
+from rocketmq_py.client.failure_policy import RetryLocally
 from rocketmq_py.client.producer import Producer
 from rocketmq_py.client.push_consumer import PushConsumer
 from rocketmq_py.common.environment import Environment
@@ -49,6 +50,8 @@ class Member:
         }
         self.consumer = PushConsumer(group, PushConsumerConfig(**{**defaults, **settings}), environment=lab.environment)
         self.consumer.register_listener(self.handle)
+        # What this stage has, also where the code of later ones is there.
+        self.consumer.failure_policy = RetryLocally()
 
     async def handle(self, messages: Sequence[MessageExt], context: ConsumeContext) -> ConsumeStatus | None:
         self.running += 1

@@ -221,3 +221,22 @@ def test_a_producer_group_is_asked_in_turn_and_a_client_is_found_on_its_newest_c
     assert producers.next_available("payments") is None
     assert producers.find_connection("client-1") is None
     assert producers.connections("payments") is None
+
+
+def test_a_client_that_leaves_one_of_its_producer_groups_is_still_found() -> None:
+    """Two producers share a client and its connection; one of them stops. Its colleague still waits for replies."""
+    producers = ProducerManager(expired_seconds=120)
+    connection = ToyConnection("10.0.0.1:5001")
+    for group in ("payments", "shipments", "payments"):
+        producers.register(group, ClientChannel(connection, "client-1", "GO", 317, heard_at=0.0))
+    assert producers.unregister("payments", connection)
+    assert not producers.unregister("payments", connection)
+    assert producers.find_connection("client-1") is connection
+
+    # The same connection may call itself something else, for example behind a proxy.
+    producers.register("shipments", ClientChannel(connection, "client-2", "GO", 317, heard_at=0.0))
+    assert producers.find_connection("client-1") is None
+    assert producers.find_connection("client-2") is connection
+    producers.closed(connection)  # type: ignore[arg-type]
+    assert producers.find_connection("client-2") is None
+    assert repr(producers) == "<ProducerManager 0 groups, 0 clients>"

@@ -33,6 +33,15 @@ def test_a_lock_is_for_one_member_of_a_group_until_it_ends() -> None:
     assert locks.owner("g", TWO, 160.5) == "b"
 
 
+def test_a_group_with_a_lock_consumes_in_order() -> None:
+    locks = RebalanceLockManager(lock_seconds=60)
+    assert not locks.has_locks("g", 0.0)
+    locks.lock("g", "a", [ONE], 1.0)
+    assert locks.has_locks("g", 61.0)
+    assert not locks.has_locks("h", 61.0)
+    assert not locks.has_locks("g", 61.5), "the lock is over"
+
+
 def test_only_the_owner_unlocks() -> None:
     locks = RebalanceLockManager()
     locks.lock("g", "a", [ONE, TWO], 1)

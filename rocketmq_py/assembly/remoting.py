@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from rocketmq_py.assembly.kernel import Kernel
+from rocketmq_py.common.tls_settings import TlsMode
 from rocketmq_py.remoting.client import RemotingClient
 from rocketmq_py.remoting.processors import Processors
 from rocketmq_py.remoting.server import RemotingServer
+from rocketmq_py.remoting.tls import client_tls, server_tls
 
 
 def install(kernel: Kernel) -> None:
     """Provide the table of handlers, the server that asks it, and a client."""
     config, clock = kernel.config, kernel.environment.clock
     processors = kernel.provide(Processors())
-    server = kernel.provide(RemotingServer(processors, clock, config.bind_address, config.listen_port))
-    kernel.provide(RemotingClient(clock))
+    server = kernel.provide(
+        RemotingServer(
+            processors,
+            clock,
+            config.bind_address,
+            config.listen_port,
+            tls=server_tls(config),
+            requires_tls=config.tls_server_mode is TlsMode.ENFORCING,
+        )
+    )
+    kernel.provide(RemotingClient(clock, tls=client_tls(config)))
 
     def tell_port(port: int) -> None:
         config.listen_port = port

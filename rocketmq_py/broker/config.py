@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from rocketmq_py.common.config import key
 from rocketmq_py.common.host import join_address
 from rocketmq_py.common.permission import READ_WRITE
+from rocketmq_py.common.tls_settings import TlsSettings
 
 
 @dataclass(slots=True)
-class BrokerConfig:
+class BrokerConfig(TlsSettings):
     """Settings of a broker process. Durations are milliseconds unless the name says otherwise."""
 
     # --- who and where -------------------------------------------------------------------------------------------
@@ -65,6 +66,18 @@ class BrokerConfig:
     wait_time_mills_in_send_queue: int = 200
     recall_message_enable: bool = False
     allow_recall_when_broker_not_writeable: bool = True
+    #: Also keep a reply that was passed on to its client, in the topic of replies.
+    store_reply_message_enable: bool = True
+
+    # --- transactions ----------------------------------------------------------------------------------------------
+    #: Age at which an undecided half message is asked about for the first time.
+    transaction_time_out: int = 6_000
+    #: How often it is asked about before it is set aside.
+    transaction_check_max: int = 15
+    transaction_check_interval: int = 30_000
+    #: Longest body of an op record, in characters, and how long a decision may wait for company in one.
+    transaction_op_msg_max_size: int = 4_096
+    transaction_op_batch_interval: int = 3_000
 
     # --- pulling and consumers -------------------------------------------------------------------------------------
     long_polling_enable: bool = True
@@ -84,6 +97,9 @@ class BrokerConfig:
     subscription_expired_timeout: int = 600_000
     disable_consume_if_consumer_read_slowly: bool = False
     consumer_fallbehind_threshold: int = 17_179_869_184
+
+    # --- delaying --------------------------------------------------------------------------------------------------
+    delay_offset_update_version_step: int = 200
 
     # --- filtering -------------------------------------------------------------------------------------------------
     enable_property_filter: bool = False

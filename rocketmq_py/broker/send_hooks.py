@@ -31,6 +31,7 @@ class SendContext:
         draft: the message to be stored; hooks may change its topic, queue and decision properties.
         producer: the client's address, `ip:port`.
         client_version: the version that the client's command carries.
+        has_new_topic: a hook created a topic for the draft; it is written to disk before the message is stored.
     """
 
     header: SendMessageRequestHeader
@@ -38,6 +39,7 @@ class SendContext:
     draft: Draft
     producer: str
     client_version: int
+    has_new_topic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,7 @@ class BrokerStatsManager:
         self._clock = clock
         self._put: dict[str, Traffic] = {}
         self._get: dict[tuple[str, str], Traffic] = {}
+        self._counted: dict[tuple[str, str], Traffic] = {}
         self._items: dict[tuple[str, str], StatsItem] = {}
         #: What deleted topics had counted: totals of the broker never shrink.
         self._deleted = {True: (0, 0), False: (0, 0)}
@@ -150,6 +151,19 @@ class BrokerStatsManager:
             traffic = self._get[topic, group] = Traffic()
             self._items[GROUP_GET_NUMS, f"{topic}@{group}"] = StatsItem(_messages_of(traffic))
             self._items[GROUP_GET_SIZE, f"{topic}@{group}"] = StatsItem(_bytes_of(traffic))
+        return traffic
+
+    def counted(self, name: str, key: str) -> Traffic:
+        """Return the counters of anything else, such as what a group sent back; the same object each time.
+
+        Args:
+            name: of the set, such as `SNDBCK_PUT_NUMS`.
+            key: within the set; `topic@group` is forgotten with its topic or its group.
+        """
+        traffic = self._counted.get((name, key))
+        if traffic is None:
+            traffic = self._counted[name, key] = Traffic()
+            self._items[name, key] = StatsItem(_messages_of(traffic))
         return traffic
 
     def put_total(self, with_system: bool = True) -> int:
@@ -207,11 +221,17 @@ class BrokerStatsManager:
             self._items.pop((name, topic), None)
         for key in [key for key in self._get if key[0] == topic]:
             self._drop_get(key)
+        self._drop_counted(lambda key: key.rpartition("@")[0] == topic)
 
     def drop_group(self, group: str) -> None:
         """Forget the counters of a deleted group; the broker's totals keep what they had."""
         for key in [key for key in self._get if key[1] == group]:
             self._drop_get(key)
+        self._drop_counted(lambda key: key.rpartition("@")[2] == group)
+
+    def _drop_counted(self, is_doomed: Callable[[str], bool]) -> None:
+        for name, key in [pair for pair in self._counted if is_doomed(pair[1])]:
+            del self._counted[name, key], self._items[name, key]
 
     def _drop_get(self, key: tuple[str, str]) -> None:
         self._keep_totals(key[0], self._get.pop(key), 1)

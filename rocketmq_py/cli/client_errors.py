@@ -7,9 +7,11 @@ import difflib
 import os
 from collections.abc import Awaitable, Callable
 
+from rocketmq_py.cli.connect import connecting
 from rocketmq_py.cli.options import DEFAULT_NAMESRV, NAMESRV_VARIABLE
 from rocketmq_py.cli.output import CliError, Exit
 from rocketmq_py.client.admin.client import AdminClient
+from rocketmq_py.client.config import ClientConfig
 from rocketmq_py.client.errors import (
     BrokerResponseError,
     ClientError,
@@ -62,7 +64,7 @@ async def _after_no_route(namesrv: str, topic: str) -> str:
     """Return what to do about an unknown topic: start a broker, correct the name, or create it."""
     names: list[str] = []
     try:
-        async with AdminClient(namesrv_addr=namesrv) as admin:
+        async with AdminClient(connecting(ClientConfig(), namesrv)) as admin:
             if not (await admin.cluster.cluster_info()).broker_addr_table:
                 return f"No broker is registered at {namesrv}. Start one: rmq-py broker start -n {namesrv}"
             names = await admin.topics.names()
@@ -123,7 +125,7 @@ def run_admin(namesrv: str, work: Callable[[AdminClient], Awaitable[None]]) -> N
     """Run a coroutine with a started admin client; see `run_client`."""
 
     async def main() -> None:
-        async with AdminClient(namesrv_addr=namesrv) as admin:
+        async with AdminClient(connecting(ClientConfig(), namesrv)) as admin:
             await work(admin)
 
     run_client(namesrv, main)

@@ -12,8 +12,10 @@ from datetime import datetime
 import msgspec
 
 from rocketmq_py.cli.client_errors import permission_hint
+from rocketmq_py.cli.connect import connecting
 from rocketmq_py.cli.output import CliError, Exit
 from rocketmq_py.client.admin.client import AdminClient
+from rocketmq_py.client.config import ClientConfig
 from rocketmq_py.client.consumer_config import LitePullConsumerConfig
 from rocketmq_py.client.lite_pull_consumer import LitePullConsumer
 from rocketmq_py.client.lite_pull_subscriber import LitePullSubscriber
@@ -83,18 +85,14 @@ async def consume(namesrv: str, options: ConsumeOptions, show: Callable[[Message
         CliError: none of its queues may be read.
         BrokerResponseError: the broker cannot use the SQL92 condition, or refused something else.
     """
+    first, last = ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET, ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET
     config = LitePullConsumerConfig(
-        namesrv_addr=namesrv,
-        auto_commit=False,
-        consume_from_where=(
-            ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET
-            if options.start is Start.FIRST
-            else ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET
-        ),
+        auto_commit=False, consume_from_where=first if options.start is Start.FIRST else last
     )
+    connecting(config, namesrv)
     expression, kind = (options.sql, SQL92) if options.sql else (options.tags or "*", TAG)
     if options.group:
-        async with AdminClient(namesrv_addr=namesrv) as admin:
+        async with AdminClient(connecting(ClientConfig(), namesrv)) as admin:
             _check_readable(
                 options.topic, subscribe_queues(await admin.instance.fetch_route(options.topic), options.topic)
             )

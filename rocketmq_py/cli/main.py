@@ -16,7 +16,7 @@ import typer
 
 #: Group or command -> module that has it (as `app`), the module of the package it needs, and its help.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
-    "tour": ("rocketmq_py.cli.tour", "rocketmq_py.assembly.order", "See the finished system at work in 20 s."),
+    "tour": ("rocketmq_py.cli.tour", "rocketmq_py.assembly.retry", "See the finished system at work in 20 s."),
     "standalone": (
         "rocketmq_py.cli.standalone",
         "rocketmq_py.assembly.namesrv",
@@ -26,6 +26,16 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "broker": ("rocketmq_py.cli.broker", "rocketmq_py.assembly.remoting", "Run and inspect a broker."),
     "topic": ("rocketmq_py.cli.topic", "rocketmq_py.client.producer", "List, create, describe and delete topics."),
     "message": ("rocketmq_py.cli.message", "rocketmq_py.client.producer", "Send, consume and find messages."),
+    "transaction": (
+        "rocketmq_py.cli.transaction",
+        "rocketmq_py.client.admin.transactions",
+        "See, resume and discard transactions that nobody decided.",
+    ),
+    "dlq": (
+        "rocketmq_py.cli.dlq",
+        "rocketmq_py.client.admin.dead_letters",
+        "Dead letters: list them, look at them, send them again.",
+    ),
     "store": ("rocketmq_py.cli.store", "rocketmq_py.store.verify", "Look into the files of a store."),
     "stage": ("rocketmq_py.cli.stage", "rocketmq_py.course.manifest", "The stages of the course."),
 }

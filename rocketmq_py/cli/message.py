@@ -10,11 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from rocketmq_py.cli.client_errors import run_admin, run_client
+from rocketmq_py.cli.connect import connecting
 from rocketmq_py.cli.consume import ConsumeOptions, Start, parse_time, print_json_line
 from rocketmq_py.cli.consume import consume as consume_messages
 from rocketmq_py.cli.options import DEFAULT_NAMESRV, JsonOption, NamesrvOption
 from rocketmq_py.cli.output import CliError, Exit, Output, reporting
 from rocketmq_py.client.admin.client import AdminClient
+from rocketmq_py.client.config import ProducerConfig
 from rocketmq_py.client.producer import Producer
 from rocketmq_py.common import properties as names
 from rocketmq_py.common.message import Message, MessageExt
@@ -34,6 +36,9 @@ def send(
     tags: Annotated[str, typer.Option(help="The tag.")] = "",
     keys: Annotated[str, typer.Option(help="Index keys, separated by blanks.")] = "",
     prop: Annotated[list[str] | None, typer.Option("--property", metavar="KEY=VALUE", help="May be repeated.")] = None,
+    delay_level: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Deliver it later: 1 is 1 s, 18 is 2 h by the broker's default.")
+    ] = 0,
     count: Annotated[int, typer.Option(min=1, max=1_000_000, help="Send it so many times.")] = 1,
     delay_ms: Annotated[int | None, typer.Option(min=1, help="Deliver it so many milliseconds from now.")] = None,
     deliver_at: Annotated[
@@ -51,10 +56,12 @@ def send(
 
         async def work() -> None:
             rows = []
-            async with Producer(namesrv_addr=namesrv) as producer:
+            async with Producer(config=connecting(ProducerConfig(), namesrv)) as producer:
                 for _ in range(count):
                     message = Message.of(topic, content, tags=tags, keys=keys)
                     message.properties.update(properties)
+                    if delay_level:
+                        message.delay_level = delay_level
                     result = await producer.send(message)
                     rows.append(
                         {

@@ -6,6 +6,7 @@ import asyncio
 import re
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from rocketmq_py.cli.process import run_event_loop, serve_until_signal, set_up_l
 from rocketmq_py.cli.settings import load_settings
 from rocketmq_py.common.environment import Environment, system_environment
 from rocketmq_py.common.host import join_address
+from rocketmq_py.common.tls_settings import TlsSettings
 from rocketmq_py.namesrv.config import NamesrvConfig
 from rocketmq_py.namesrv.server import Namesrv
 from rocketmq_py.remoting.server import PortInUseError
@@ -148,6 +150,7 @@ def standalone(
             bind_address=config.bind_address,
             listen_port=namesrv_port,
             kv_config_path=str(folder / "namesrv/kvConfig.json"),
+            **{field.name: getattr(config, field.name) for field in fields(TlsSettings)},
         )
 
         async def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +16,13 @@ from rocketmq_py.common import permission
 from rocketmq_py.common.topic import is_dlq_topic, is_retry_topic, is_system_topic
 
 app = typer.Typer(no_args_is_help=True, help="List, create, describe and delete topics.")
+# A slice of an earlier stage has no order.
+if importlib.util.find_spec("rocketmq_py.client.admin.order_config") is not None:
+    app.add_typer(
+        importlib.import_module("rocketmq_py.cli.topic_order").app,
+        name="order",
+        help="Show, set and delete the order configuration of a topic.",
+    )
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the topic.", show_default=False)]
 ClusterOption = Annotated[str, typer.Option(help="Name of the cluster; needed if there are several.")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import importlib.util
 import logging
 import os
 import tempfile
@@ -16,6 +18,7 @@ from rich.console import Console
 from rocketmq_py.cli.dump import explain, explain_record, read_log
 from rocketmq_py.cli.output import CliError, Output, reporting
 from rocketmq_py.cli.tour_guide import INDEX_SLOTS, MAX_WIDTH, Chapter, Guide
+from rocketmq_py.cli.tour_retry import failing
 from rocketmq_py.client.selectors import select_by_hash
 from rocketmq_py.client.send_result import SendStatus
 from rocketmq_py.common.environment import system_environment
@@ -134,6 +137,25 @@ async def in_order(guide: Guide) -> None:
     guide.check("parcel-8 kept its order", ["packed", "sent", "delivered"], of_eight)
 
 
+async def delayed(guide: Guide) -> None:
+    """Send now, receive later."""
+    guide.say(
+        "A message with a delay level waits in the broker: under another topic, where consumers do not look. When its time "
+        "has come the broker stores it again where it belongs. Level 1 is a second, level 18 two hours."
+    )
+    topic = "Reminders"
+    await guide.admin.topics.create(topic, queues=2)
+    message = Message.of(topic, b"the oven is hot")
+    message.delay_level = 1
+    guide.code("message.delay_level = 1", f'rmq-py message send {topic} "the oven is hot" --delay-level 1')
+    async with guide.consumer("Cooks", topic) as inbox:
+        await guide.producer.send(message)
+        (received,) = await inbox.receives(1)
+    seconds = (received.store_timestamp - received.born_timestamp) / 1_000
+    guide.table("sent", "stored again", rows=[("0.000 s", f"{seconds:.3f} s")])
+    guide.check("it did not come before its time", True, seconds >= 1.0)
+
+
 async def back_in_time(guide: Guide) -> None:
     """Move a group to an earlier time."""
     guide.say(
@@ -201,6 +223,20 @@ def _list_files(store: str) -> list[tuple[str, int]]:
     return sorted((name, size) for name, size in found if not name.startswith("consumequeue/") or TOPIC in name)
 
 
+#: Chapters of stages that a slice may not have: a module of the stage, title, and the module with the chapter as `show`.
+LATER_CHAPTERS: Final[Sequence[tuple[str, str, str]]] = (
+    ("rocketmq_py.client.transaction_producer", "Transactions", "rocketmq_py.cli.tour_transaction"),
+)
+
+
+def _later_chapters() -> list[Chapter]:
+    return [
+        (title, importlib.import_module(module).show)
+        for needed, title, module in LATER_CHAPTERS
+        if importlib.util.find_spec(needed)
+    ]
+
+
 #: The chapters, in order; a stage that adds a subsystem adds its chapter here.
 CHAPTERS: Final[Sequence[Chapter]] = (
     ("Messages", ordinary),
@@ -208,6 +244,9 @@ CHAPTERS: Final[Sequence[Chapter]] = (
     ("Filters", filtered),
     ("Broadcasting", broadcast),
     ("In order", in_order),
+    ("Later", delayed),
+    ("Once more, and never again", failing),
+    *_later_chapters(),
     ("Back in time", back_in_time),
     ("The files", files),
 )

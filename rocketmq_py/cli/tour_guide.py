@@ -103,7 +103,14 @@ class Guide:
         await namesrv.start()
         try:
             self.namesrv_addr = namesrv.address
-            config = BrokerConfig(listen_port=0, namesrv_addr=namesrv.address, enable_property_filter=True)
+            config = BrokerConfig(
+                listen_port=0,
+                namesrv_addr=namesrv.address,
+                enable_property_filter=True,
+                # Nobody who takes a tour waits for half a minute.
+                transaction_check_interval=300,
+                transaction_time_out=300,
+            )
             store_config = MessageStoreConfig(
                 store_path_root_dir=self.store,
                 mapped_file_size_commit_log=LOG_FILE_SIZE,

@@ -63,8 +63,9 @@ class PushConsumerConfig(ConsumerConfig):
         await_termination_millis_when_shutdown: how long `stop` waits for calls of the listener that are running.
             Differs from RocketMQ, which interrupts them at once (0).
         local_offset_store_dir: where offsets are kept in broadcasting.
-        max_reconsume_times: how often a message is given to the listener again before it counts as dead; -1: 16 times,
-            and without end in order.
+        consume_timeout: minutes that the listener may take for a message before its queue goes on without it.
+        max_reconsume_times: how often a message is given to the listener again before it counts as dead; -1: as often as
+            the group's `retryMaxTimes` says, 16 by default, and without end in order.
         suspend_current_queue_time_millis: how long a queue that is consumed in order rests after a failure.
     """
 
@@ -77,6 +78,7 @@ class PushConsumerConfig(ConsumerConfig):
     post_subscription_when_pull: bool = False
     await_termination_millis_when_shutdown: int = 3_000
     local_offset_store_dir: str = "~/.rocketmq_offsets"
+    consume_timeout: int = 15
     max_reconsume_times: int = -1
     suspend_current_queue_time_millis: int = 1_000
 
@@ -89,6 +91,7 @@ class PushConsumerConfig(ConsumerConfig):
         _check_range("pull_threshold_size_for_queue", self.pull_threshold_size_for_queue, 1, 1_024)
         _check_range("consume_concurrently_max_span", self.consume_concurrently_max_span, 1, 65_535)
         _check_range("pull_interval", self.pull_interval, 0, 65_535)
+        _check_range("consume_timeout", self.consume_timeout, 1, 10_000)
         _check_range("suspend_current_queue_time_millis", self.suspend_current_queue_time_millis, 10, 30_000)
 
 

@@ -125,14 +125,14 @@ class OrderlyConsumeService:
     Attributes:
         locks: of the consumer's queues.
         exhausted: called with a message that failed `max_reconsume_times`; returns whether it was put aside, so that the
-            queue may go on. None: the message is tried for ever.
+            queue may go on. It is the failure policy's.
     """
 
     keeps_order = True
 
     def __init__(self, consumer: PushConsumer, listener: OrderlyListener) -> None:
         self.locks = QueueLocks(consumer.instance, consumer.group)
-        self.exhausted: Callable[[MessageExt], Awaitable[bool]] | None = None
+        self.exhausted: Callable[[MessageExt], Awaitable[bool]] = consumer.failure_policy.exhausted
         self._consumer = consumer
         self._config = consumer.config
         self._group = consumer.group
@@ -285,7 +285,7 @@ class OrderlyConsumeService:
         limit = self._config.max_reconsume_times
         must_wait = False
         for message in messages:
-            if 0 <= limit <= message.reconsume_times and self.exhausted is not None and await self.exhausted(message):
+            if 0 <= limit <= message.reconsume_times and await self.exhausted(message):
                 continue
             message.reconsume_times += 1
             must_wait = True

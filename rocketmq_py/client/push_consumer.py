@@ -32,7 +32,7 @@ from rocketmq_py.client.consume_service import ConcurrentConsumeService, Consume
 from rocketmq_py.client.consumer_config import PushConsumerConfig
 from rocketmq_py.client.consumer_requests import ConsumerRequests
 from rocketmq_py.client.errors import ClientError, ClientStateError, NoRouteError
-from rocketmq_py.client.failure_policy import FailurePolicy, RetryLocally
+from rocketmq_py.client.failure_policy import ActivePolicy, FailurePolicy, make_policy
 from rocketmq_py.client.instance import MQClientInstance
 from rocketmq_py.client.local_offset_store import LocalOffsetStore
 from rocketmq_py.client.offset_store import OffsetStore, RemoteOffsetStore
@@ -89,7 +89,7 @@ class PushConsumer:
         instance: connections and routes.
         offsets: how far this member is; available after `start`.
         queue_listeners: called with topic, all queues and own queues after a rebalance changed something.
-        failure_policy: what happens to messages that the listener could not handle.
+        failure_policy: what happens to messages that the listener could not handle; to be changed before `start`.
     """
 
     def __init__(
@@ -113,7 +113,6 @@ class PushConsumer:
         self.instance = instance or MQClientInstance(self.config, environment)
         self._owns_instance = instance is None
         self.queue_listeners: list[Callable[[str, Sequence[MessageQueue], Sequence[MessageQueue]], None]] = []
-        self.failure_policy: FailurePolicy = RetryLocally()
         self.api = PullApi(self.instance, group)
         self._subscriptions: dict[str, SubscriptionData] = {}
         self._listener: Listener | ServiceMaker | None = None
@@ -127,6 +126,7 @@ class PushConsumer:
         self._is_running = self._was_started = False
         self._stopping: asyncio.Task[None] | None = None
         self.is_paused = False
+        self.failure_policy: FailurePolicy = make_policy(self)
 
     # --- before the start ---------------------------------------------------------------------------------------------
 
@@ -226,6 +226,8 @@ class PushConsumer:
         self._stopping = None
         self.started_ms = self._now_ms()
         self.service.start()
+        if isinstance(self.failure_policy, ActivePolicy):
+            self.failure_policy.start()
         instance.topic_sources.append(self._topics)
         instance.route_listeners.append(self._route_changed)
         instance.consumer_data.append(self._heartbeat_data)
@@ -294,6 +296,8 @@ class PushConsumer:
             instance.consumer_data.remove(self._heartbeat_data)
             instance.periodic.cancel(self._persist_work)
             ConsumerRequests.of(instance).remove(self)
+            if isinstance(self.failure_policy, ActivePolicy):
+                self.failure_policy.stop()
             await self.service.stop(0)
             await instance.unregister(consumer_group=self._group)
         self._queues.clear()

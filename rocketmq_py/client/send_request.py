@@ -8,7 +8,7 @@ Source: `DefaultMQProducerImpl#sendKernelImpl`, RocketMQ 5.3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rocketmq_py.client.config import ProducerConfig
@@ -145,7 +145,13 @@ def build_request(
         header.reconsume_times = parse_i32(properties.get(names.RECONSUME_TIME, "0"), names.RECONSUME_TIME)
         if limit := properties.get(names.MAX_RECONSUME_TIMES):
             header.max_reconsume_times = parse_i32(limit, names.MAX_RECONSUME_TIMES)
-    code = RequestCode.SEND_BATCH_MESSAGE if outgoing.is_batch else RequestCode.SEND_MESSAGE_V2
-    return RemotingCommand.create_request(
-        code, encode_header(SendMessageRequestHeaderV2.from_v1(header)), outgoing.body
-    )
+    fields = encode_header(SendMessageRequestHeaderV2.from_v1(header))
+    return RemotingCommand.create_request(_code_of(outgoing, properties), fields, outgoing.body)
+
+
+def _code_of(outgoing: Outgoing, properties: Mapping[str, str]) -> int:
+    if outgoing.is_batch:
+        return RequestCode.SEND_BATCH_MESSAGE
+    # The broker passes a reply on to the client that waits for it.
+    is_reply = properties.get(names.MSG_TYPE) == names.MSG_TYPE_REPLY
+    return RequestCode.SEND_REPLY_MESSAGE_V2 if is_reply else RequestCode.SEND_MESSAGE_V2

@@ -41,11 +41,21 @@ class Setting:
     place: str
 
 
-def key(name: str, default: Any) -> Any:
-    """Declare a dataclass field whose RocketMQ key is not the camel case of its name, such as `brokerIP1`."""
+#: What is shown of a secret that is set.
+HIDDEN = "********"
+
+
+def key(name: str, default: Any, *, is_secret: bool = False) -> Any:
+    """Declare a dataclass field whose RocketMQ key is not the camel case of its name, such as `brokerIP1`.
+
+    Args:
+        name: the key.
+        default: an immutable value.
+        is_secret: the value is never shown.
+    """
     if isinstance(default, (list, dict, set)):
         raise TypeError("a configuration default must be immutable")
-    return dataclasses.field(default=default, metadata={"key": name})
+    return dataclasses.field(default=default, metadata={"key": name, "is_secret": is_secret})
 
 
 def to_camel(name: str) -> str:
@@ -165,7 +175,7 @@ def _parse(name: str, text: str, kind: Any) -> Any:
     if kind is float:
         return _parse_float(name, text)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        choices = {option.name: option for option in kind}
+        choices = {str(option.value): option for option in kind}
         if text not in choices:
             raise InvalidInputError(f"{name} is {text!r}; it is one of {', '.join(choices)}")
         return choices[text]
@@ -184,15 +194,17 @@ def _type_of(config: Any, field: dataclasses.Field[Any]) -> Any:
 
 def to_properties(config: Any) -> dict[str, str]:
     """Return RocketMQ's keys and texts of a dataclass, as GET_BROKER_CONFIG and `explain` print them."""
-    return {key_of(field): _text(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    return {key_of(field): _shown(field, getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def _text(value: Any) -> str:
+def _shown(field: dataclasses.Field[Any], value: Any) -> str:
+    if field.metadata.get("is_secret") and value:
+        return HIDDEN
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value.name if isinstance(value, enum.Enum) else str(value)
+    return str(value.value if isinstance(value, enum.Enum) else value)
 
 
 @functools.cache

@@ -91,6 +91,9 @@ RESERVED_NAMES: Final[frozenset[str]] = frozenset(
     value for name, value in list(globals().items()) if name.isupper() and isinstance(value, str) and len(value) > 1
 ) - {BORN_HOST, TRANSIENT_PREFIX}
 
+#: The value of MSG_TYPE that makes a message the reply of a request.
+MSG_TYPE_REPLY: Final = "reply"
+
 #: Longest properties text that a record can hold: its length is a signed 16-bit number.
 MAX_PROPERTIES_LENGTH: Final = 32_767
 
@@ -125,6 +128,16 @@ def decode_properties(data: bytes | memoryview) -> dict[str, str]:
         if separator and name and value:
             result[name] = value
     return result
+
+
+def change_properties(text: bytes, changes: Mapping[str, str | None]) -> bytes:
+    """Return a properties text in which some properties have new values, or are gone (None); all other bytes stay.
+
+    New values follow behind what stays.
+    """
+    unwanted = {name.encode() for name in changes}
+    parts = [part + b"\x02" for part in text.split(b"\x02") if part and part.partition(b"\x01")[0] not in unwanted]
+    return b"".join(parts) + encode_properties({name: value for name, value in changes.items() if value is not None})
 
 
 def find_property(data: bytes, name: bytes) -> bytes | None:

@@ -59,6 +59,9 @@ NOT_ALLOWED_TO_SEND: Final[frozenset[str]] = frozenset(
     )
 )
 
+#: What the broker keeps for itself: no consumer has messages of these.
+NOT_CONSUMED: Final[frozenset[str]] = frozenset((SCHEDULE_TOPIC, TRANS_HALF_TOPIC, TRANS_OP_HALF_TOPIC, TIMER_TOPIC))
+
 SYSTEM_GROUPS: Final[frozenset[str]] = frozenset(
     (
         "DEFAULT_CONSUMER",

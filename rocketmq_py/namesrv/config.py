@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from rocketmq_py.common.tls_settings import TlsSettings
+
 
 @dataclass(slots=True)
-class NamesrvConfig:
+class NamesrvConfig(TlsSettings):
     """Settings of a name server process. Durations are milliseconds unless the name says otherwise."""
 
     # Differs from RocketMQ, which listens on every interface.

@@ -5,12 +5,11 @@ Source: `NamesrvController`, RocketMQ 5.3.
 
 from __future__ import annotations
 
-import ssl
-
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.host import join_address
 from rocketmq_py.common.live_config import LiveConfig
 from rocketmq_py.common.periodic import Periodic
+from rocketmq_py.common.tls_settings import TlsMode
 from rocketmq_py.namesrv.admin_processor import AdminProcessor
 from rocketmq_py.namesrv.config import MUTABLE_KEYS, NamesrvConfig
 from rocketmq_py.namesrv.kv_config import KVConfigManager
@@ -22,6 +21,7 @@ from rocketmq_py.remoting.connection import Connection
 from rocketmq_py.remoting.limits import Limits
 from rocketmq_py.remoting.processors import Processors
 from rocketmq_py.remoting.server import RemotingServer
+from rocketmq_py.remoting.tls import client_tls, server_tls
 
 
 class Namesrv:
@@ -31,7 +31,6 @@ class Namesrv:
         config: its settings; with `listen_port` 0 it takes any free port, and says so there once it serves.
         environment: clock, randomness, files and blocking calls.
         limits: what peers may use up.
-        tls: certificates, if TLS clients are welcome.
 
     Attributes:
         routes: what brokers have told.
@@ -45,18 +44,23 @@ class Namesrv:
         config: NamesrvConfig,
         environment: Environment,
         limits: Limits | None = None,
-        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.config = config
         self.routes = RouteInfoManager()
         self.kv = KVConfigManager(config.kv_config_file, environment)
         self.processors = Processors()
         self.server = RemotingServer(
-            self.processors, environment.clock, config.bind_address, config.listen_port, limits, tls
+            self.processors,
+            environment.clock,
+            config.bind_address,
+            config.listen_port,
+            limits,
+            server_tls(config),
+            config.tls_server_mode is TlsMode.ENFORCING,
         )
         self._environment = environment
         self._periodic = Periodic(environment.random)
-        self._client = RemotingClient(environment.clock)
+        self._client = RemotingClient(environment.clock, tls=client_tls(config))
         self._notifier = MinBrokerIdNotifier(config, self._client)
         self._live_config = LiveConfig(
             [config], MUTABLE_KEYS, lambda: config.config_black_list, config.override_file, environment

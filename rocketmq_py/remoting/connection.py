@@ -262,7 +262,7 @@ class Connection(asyncio.BufferedProtocol):
             self._tls = TlsLayer(self._hub.tls_context, server_side=True)
             return True
         if self._hub.requires_tls:
-            raise FrameError("this server takes TLS connections only (tlsMode=enforcing)")
+            raise FrameError("this server takes TLS connections only (tls.server.mode=enforcing)")
         return False
 
     def _decrypt(self, data: bytes) -> bytes:

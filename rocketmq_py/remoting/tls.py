@@ -8,16 +8,10 @@ Source: `NettyRemotingServer.HandshakeHandler`, `TlsMode`, RocketMQ 5.3.
 
 from __future__ import annotations
 
-import enum
 import ssl
 
-
-class TlsMode(enum.Enum):
-    """What a server does about TLS."""
-
-    DISABLED = "disabled"
-    PERMISSIVE = "permissive"
-    ENFORCING = "enforcing"
+from rocketmq_py.common.errors import ConfigError
+from rocketmq_py.common.tls_settings import ClientAuth, TlsMode, TlsSettings
 
 
 class TlsLayer:
@@ -82,9 +76,13 @@ class TlsLayer:
 
 
 def server_context(
-    certificate: str, key: str, password: str | None = None, client_ca: str | None = None
+    certificate: str,
+    key: str,
+    password: str | None = None,
+    client_ca: str | None = None,
+    client_auth: ClientAuth = ClientAuth.REQUIRE,
 ) -> ssl.SSLContext:
-    """Return the context of a server; with `client_ca` clients must show a certificate of that authority.
+    """Return the context of a server; with `client_ca` clients show a certificate of that authority.
 
     Raises:
         OSError: a file cannot be read, or does not hold what it should.
@@ -93,14 +91,83 @@ def server_context(
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate, key, password)
     if client_ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = ssl.CERT_REQUIRED if client_auth is ClientAuth.REQUIRE else ssl.CERT_OPTIONAL
         context.load_verify_locations(client_ca)
     return context
 
 
-def client_context(ca: str | None = None, certificate: str | None = None, key: str | None = None) -> ssl.SSLContext:
-    """Return the context of a client that checks the server's certificate against `ca`, or the system's authorities."""
+def client_context(
+    ca: str | None = None, certificate: str | None = None, key: str | None = None, password: str | None = None
+) -> ssl.SSLContext:
+    """Return the context of a client that checks the server's certificate against `ca`, or the system's authorities.
+
+    Raises:
+        OSError: a file cannot be read, or does not hold what it should.
+    """
     context = ssl.create_default_context(cafile=ca)
     if certificate is not None:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, password)
     return context
+
+
+def server_tls(settings: TlsSettings) -> ssl.SSLContext | None:
+    """Return the context that a server's settings ask for; None for plain connections only.
+
+    Raises:
+        ConfigError: a file is missing or cannot be used; the text names its setting.
+    """
+    mode, certificate, key = settings.tls_server_mode, settings.tls_server_cert_path, settings.tls_server_key_path
+    if mode is TlsMode.DISABLED:
+        return None
+    if not certificate and not key and mode is TlsMode.PERMISSIVE:
+        return None
+    if not certificate or not key:
+        raise ConfigError(
+            f"TLS needs a certificate and its key: tls.server.certPath is {certificate!r}, tls.server.keyPath is {key!r}. "
+            "Set both, or tls.server.mode=disabled"
+        )
+    auth, client_ca = settings.tls_server_need_client_auth, settings.tls_server_trust_cert_path
+    if auth is not ClientAuth.NONE and not client_ca:
+        raise ConfigError(
+            f"tls.server.need.client.auth={auth.value} needs tls.server.trustCertPath: the authorities whose clients may come"
+        )
+    # Without this OpenSSL would ask the terminal for the password of a locked key.
+    password = settings.tls_server_key_password
+    try:
+        return server_context(certificate, key, password, client_ca if auth is not ClientAuth.NONE else None, auth)
+    except OSError as error:
+        files = f"tls.server.certPath={certificate}, tls.server.keyPath={key}" + (
+            f", tls.server.trustCertPath={client_ca}" if client_ca else ""
+        )
+        raise ConfigError(f"the files of TLS cannot be used ({files}): {_reason(error)}") from None
+
+
+def client_tls(settings: TlsSettings) -> ssl.SSLContext | None:
+    """Return the context with which a server connects to others; None for plain connections.
+
+    Raises:
+        ConfigError: a file is missing or cannot be used.
+    """
+    if not settings.tls_enable:
+        return None
+    ca, certificate = settings.tls_client_trust_cert_path, settings.tls_client_cert_path
+    try:
+        context = client_context(
+            ca or None,
+            certificate or None,
+            settings.tls_client_key_path or None,
+            settings.tls_client_key_password,
+        )
+    except OSError as error:
+        files = f"tls.client.trustCertPath={ca}, tls.client.certPath={certificate}"
+        raise ConfigError(f"the files of TLS cannot be used ({files}): {_reason(error)}") from None
+    if not settings.tls_client_auth_server:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"{error.reason or 'they are no PEM files'}; are certificate and key a pair, and is the key's password right?"
+    return error.strerror or str(error)

@@ -98,6 +98,11 @@ class MessageStoreConfig:
     disk_fall_recorded: bool = True
     offset_check_in_slave: bool = False
 
+    # --- delay levels ---------------------------------------------------------------------------------------------
+    message_delay_level: str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h"
+    flush_delay_offset_interval: int = 10_000
+    enable_schedule_message_stats: bool = True
+
     # --- timers ---------------------------------------------------------------------------------------------------
     timer_wheel_enable: bool = True
     timer_precision_ms: int = 1_000

@@ -50,7 +50,7 @@ class ArrivalListener(Protocol):
 
 
 class Dispatchers:
-    """The installed dispatchers and listeners, in the order of installation.
+    """The installed dispatchers and listeners, in the order of installation (see `add` for the exception).
 
     Attributes:
         listeners: who is told of arrivals.
@@ -67,15 +67,15 @@ class Dispatchers:
         """The dispatchers in order."""
         return tuple(self._dispatchers)
 
-    def add(self, dispatcher: Dispatcher) -> None:
-        """Append a dispatcher.
+    def add(self, dispatcher: Dispatcher, *, first: bool = False) -> None:
+        """Append a dispatcher, or put it in front: what `prepare` fills in is seen by those behind.
 
         Raises:
             ValueError: one of that name is there.
         """
         if any(dispatcher.name == other.name for other in self._dispatchers):
             raise ValueError(f"dispatcher {dispatcher.name!r} is added twice")
-        self._dispatchers.append(dispatcher)
+        self._dispatchers.insert(0 if first else len(self._dispatchers), dispatcher)
 
     def dispatch(self, columns: Columns, *, quietly: bool = False) -> None:
         """Run all dispatchers over the records, then tell the listeners (not so with `quietly`, as in recovery).

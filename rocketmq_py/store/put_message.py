@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from rocketmq_py.common.properties import MAX_PROPERTIES_LENGTH
 from rocketmq_py.common.record import MAX_V1_TOPIC_LENGTH
-from rocketmq_py.common.topic import RETRY_OR_DLQ_TOPIC_MAX_LENGTH, is_retry_topic
+from rocketmq_py.common.topic import RETRY_OR_DLQ_TOPIC_MAX_LENGTH, is_dlq_topic, is_retry_topic
 from rocketmq_py.store.draft import Draft
 from rocketmq_py.store.put_hooks import PutHooks
 from rocketmq_py.store.put_result import PutMessageResult, PutMessageStatus
@@ -83,7 +83,10 @@ class MessagePutter:
     def _refuse(self, drafts: Sequence[Draft]) -> PutMessageStatus | None:
         for draft in drafts:
             topic_length = len(draft.topic.encode())
-            limit = RETRY_OR_DLQ_TOPIC_MAX_LENGTH if is_retry_topic(draft.topic) else MAX_V1_TOPIC_LENGTH
+            # Differs from RocketMQ: a dead-letter topic may be as long as a retry topic. There a message of a group with
+            # a long name can never become a dead letter, and comes again for ever.
+            is_derived = is_retry_topic(draft.topic) or is_dlq_topic(draft.topic)
+            limit = RETRY_OR_DLQ_TOPIC_MAX_LENGTH if is_derived else MAX_V1_TOPIC_LENGTH
             if not 0 < topic_length <= limit or len(draft.body) > self._max_message_size:
                 return PutMessageStatus.MESSAGE_ILLEGAL
             if len(draft.stored_properties) > MAX_PROPERTIES_LENGTH:

@@ -1,18 +1,24 @@
 """A producer or a push consumer of the C++ core client, to be run by the Python that has `rocketmq` installed.
 
-client.py produce NAMESRV GROUP TOPIC COUNT
-client.py consume NAMESRV GROUP TOPIC INSTANCE     until its standard input ends; prints one line per message
+client.py produce NAMESRV GROUP TOPIC COUNT [ordered KEYS]
+client.py consume NAMESRV GROUP TOPIC INSTANCE [ordered MILLIS]
+client.py fail NAMESRV GROUP TOPIC INSTANCE        messages fail at their first try; prints "TRIES QUEUE BODY"
+
+An ordered producer sends step N of the orders order-0, order-1 ... to the queue of the order, with the body
+"order-ORDER:STEP". A consumer runs until its standard input ends and prints one line per message: "QUEUE OFFSET BODY";
+in order, where each message takes MILLIS, "QUEUE BODY BEGIN END". What a listener raises the binding turns into success.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 
-from rocketmq.client import Message, Producer, PushConsumer, SendStatus
+from rocketmq.client import Message, Producer, PushConsumer, RecvMessage, SendStatus
 
 
-def produce(namesrv: str, group: str, topic: str, count: str) -> None:
+def produce(namesrv: str, group: str, topic: str, count: str, mode: str = "", keys: str = "1") -> None:
     producer = Producer(group)
     producer.set_namesrv_addr(namesrv)
     producer.start()
@@ -21,20 +27,32 @@ def produce(namesrv: str, group: str, topic: str, count: str) -> None:
         message = Message(topic)
         message.set_keys(f"key-{number}")
         message.set_tags("cpp" if number % 2 else "other")
-        message.set_body(f"body {number}")
-        sent += producer.send_sync(message).status == SendStatus.OK
+        if mode == "ordered":
+            order, step = number % int(keys), number // int(keys)
+            message.set_body(f"order-{order}:{step}")
+            result = producer.send_orderly(message, order)
+        else:
+            message.set_body(f"body {number}")
+            result = producer.send_sync(message)
+        sent += result.status == SendStatus.OK
     producer.shutdown()
     print(f"sent {sent}", flush=True)
 
 
-def consume(namesrv: str, group: str, topic: str, instance: str) -> None:
+def consume(namesrv: str, group: str, topic: str, instance: str, mode: str = "", millis: str = "0") -> None:
     lock = threading.Lock()
 
     def handle(message):  # type: ignore[no-untyped-def]
+        if mode == "ordered":
+            begin = time.time_ns() // 1_000_000
+            time.sleep(int(millis) / 1_000)
+            line = f"{message.queue_id} {message.body.decode()} {begin} {time.time_ns() // 1_000_000}"
+        else:
+            line = f"{message.queue_id} {message.queue_offset} {message.body.decode()}"
         with lock:
-            print(f"{message.queue_id} {message.queue_offset} {message.body.decode()}", flush=True)
+            print(line, flush=True)
 
-    consumer = PushConsumer(group)
+    consumer = PushConsumer(group, orderly=mode == "ordered")
     consumer.set_namesrv_addr(namesrv)
     consumer.set_instance_name(instance)
     consumer.set_thread_count(2)
@@ -45,5 +63,23 @@ def consume(namesrv: str, group: str, topic: str, instance: str) -> None:
     consumer.shutdown()
 
 
+def fail(namesrv: str, group: str, topic: str, instance: str) -> None:
+    def handle(_, pointer):  # type: ignore[no-untyped-def]
+        message = RecvMessage(pointer)
+        print(f"{message.reconsume_times} {message.queue_id} {message.body.decode()}", flush=True)
+        return 1 if message.reconsume_times == 0 else 0
+
+    consumer = PushConsumer(group)
+    consumer.set_namesrv_addr(namesrv)
+    consumer.set_instance_name(instance)
+    consumer.subscribe(topic, lambda message: None)
+    # What a callback of `subscribe` raises is lost between Python and C++, and counts as a success: say it in C++'s words.
+    consumer._register_callback(handle)
+    consumer.start()
+    print("started", flush=True)
+    sys.stdin.read()
+    consumer.shutdown()
+
+
 if __name__ == "__main__":
-    {"produce": produce, "consume": consume}[sys.argv[1]](*sys.argv[2:])
+    {"produce": produce, "consume": consume, "fail": fail}[sys.argv[1]](*sys.argv[2:])

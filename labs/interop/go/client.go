@@ -1,7 +1,13 @@
 // A producer or a push consumer of the Go client.
 //
-//	client produce NAMESRV GROUP TOPIC COUNT
-//	client consume NAMESRV GROUP TOPIC        until its standard input ends; prints one line per message
+//	client produce NAMESRV GROUP TOPIC COUNT [ordered KEYS]
+//	client request NAMESRV GROUP TOPIC COUNT           asks, and prints "reply BODY" for each answer
+//	client consume NAMESRV GROUP TOPIC INSTANCE [ordered MILLIS | reply PREFIX]
+//	client fail NAMESRV GROUP TOPIC                    every message fails; prints "TRIES QUEUE BODY"
+//
+// An ordered producer sends step N of the orders order-0, order-1 ... to the queue of the order, with the body
+// "order-ORDER:STEP". A consumer runs until its standard input ends and prints one line per message: "QUEUE OFFSET BODY";
+// in order, where each message takes MILLIS and the first one of each queue fails once, "QUEUE BODY BEGIN END".
 package main
 
 import (
@@ -11,6 +17,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/apache/rocketmq-client-go/v2"
 	"github.com/apache/rocketmq-client-go/v2/consumer"
@@ -26,17 +33,32 @@ func check(err error) {
 	}
 }
 
-func produce(namesrv, group, topic, count string) {
-	total, err := strconv.Atoi(count)
+func number(text string) int {
+	value, err := strconv.Atoi(text)
 	check(err)
+	return value
+}
+
+func newProducer(namesrv, group string, selector producer.QueueSelector) rocketmq.Producer {
 	sender, err := rocketmq.NewProducer(
-		producer.WithNameServer(primitive.NamesrvAddr{namesrv}), producer.WithGroupName(group), producer.WithRetry(2))
+		producer.WithNameServer(primitive.NamesrvAddr{namesrv}), producer.WithGroupName(group), producer.WithRetry(2),
+		producer.WithInstanceName(group), producer.WithQueueSelector(selector))
 	check(err)
 	check(sender.Start())
+	return sender
+}
+
+func produce(namesrv, group, topic string, count int, keys int) {
+	sender := newProducer(namesrv, group, producer.NewHashQueueSelector())
 	sent := 0
-	for number := 0; number < total; number++ {
-		message := primitive.NewMessage(topic, []byte(fmt.Sprintf("body %d", number)))
-		message.WithKeys([]string{fmt.Sprintf("key-%d", number)})
+	for n := 0; n < count; n++ {
+		message := primitive.NewMessage(topic, []byte(fmt.Sprintf("body %d", n)))
+		message.WithKeys([]string{fmt.Sprintf("key-%d", n)})
+		if keys > 0 {
+			order := fmt.Sprintf("order-%d", n%keys)
+			message.Body = []byte(fmt.Sprintf("%s:%d", order, n/keys))
+			message.WithShardingKey(order)
+		}
 		result, err := sender.SendSync(context.Background(), message)
 		check(err)
 		if result.Status == primitive.SendOK {
@@ -47,18 +69,75 @@ func produce(namesrv, group, topic, count string) {
 	fmt.Printf("sent %d\n", sent)
 }
 
-func consume(namesrv, group, topic string) {
+func request(namesrv, group, topic string, count int) {
+	sender := newProducer(namesrv, group, producer.NewRoundRobinQueueSelector())
+	answered := 0
+	for n := 0; n < count; n++ {
+		message := primitive.NewMessage(topic, []byte(fmt.Sprintf("message %d", n)))
+		reply, err := sender.Request(context.Background(), 20*time.Second, message)
+		if err != nil {
+			fmt.Println("failed:", err)
+			continue
+		}
+		fmt.Printf("reply %s\n", reply.Body)
+		answered++
+	}
+	check(sender.Shutdown())
+	fmt.Printf("stored %d\n", answered)
+}
+
+func consume(namesrv, group, topic, instance string, mode, value string) {
+	ordered := mode == "ordered"
 	receiver, err := rocketmq.NewPushConsumer(
 		consumer.WithNameServer(primitive.NamesrvAddr{namesrv}), consumer.WithGroupName(group),
+		consumer.WithInstance(instance), consumer.WithConsumerOrder(ordered),
 		consumer.WithConsumeFromWhere(consumer.ConsumeFromFirstOffset))
 	check(err)
+	var replier rocketmq.Producer
+	if mode == "reply" {
+		replier = newProducer(namesrv, "GoRepliers", producer.NewRoundRobinQueueSelector())
+	}
 	var lock sync.Mutex
+	failed := map[int]bool{}
+	inOrder := func(message *primitive.MessageExt) bool {
+		begin := time.Now().UnixMilli()
+		time.Sleep(time.Duration(number(value)) * time.Millisecond)
+		lock.Lock()
+		defer lock.Unlock()
+		if !failed[message.Queue.QueueId] {
+			failed[message.Queue.QueueId] = true
+			return false
+		}
+		fmt.Printf("%d %s %d %d\n", message.Queue.QueueId, message.Body, begin, time.Now().UnixMilli())
+		return true
+	}
+	answer := func(message *primitive.MessageExt) {
+		body := []byte(value + string(message.Body))
+		reply, err := consumer.CreateReplyMessage(message, body)
+		if err == nil {
+			// v2.1.2 reads the body as properties and leaves it empty.
+			reply.Body = body
+			_, err = replier.SendSync(context.Background(), reply)
+		}
+		if err != nil {
+			fmt.Println("failed:", err)
+		}
+	}
 	check(receiver.Subscribe(topic, consumer.MessageSelector{},
 		func(_ context.Context, messages ...*primitive.MessageExt) (consumer.ConsumeResult, error) {
-			lock.Lock()
-			defer lock.Unlock()
 			for _, message := range messages {
+				if ordered {
+					if !inOrder(message) {
+						return consumer.SuspendCurrentQueueAMoment, nil
+					}
+					continue
+				}
+				if replier != nil {
+					answer(message)
+				}
+				lock.Lock()
 				fmt.Printf("%d %d %s\n", message.Queue.QueueId, message.QueueOffset, message.Body)
+				lock.Unlock()
 			}
 			return consumer.ConsumeSuccess, nil
 		}))
@@ -68,12 +147,39 @@ func consume(namesrv, group, topic string) {
 	check(receiver.Shutdown())
 }
 
+func fail(namesrv, group, topic string) {
+	receiver, err := rocketmq.NewPushConsumer(
+		consumer.WithNameServer(primitive.NamesrvAddr{namesrv}), consumer.WithGroupName(group),
+		consumer.WithConsumeFromWhere(consumer.ConsumeFromFirstOffset), consumer.WithMaxReconsumeTimes(2))
+	check(err)
+	check(receiver.Subscribe(topic, consumer.MessageSelector{},
+		func(_ context.Context, messages ...*primitive.MessageExt) (consumer.ConsumeResult, error) {
+			for _, message := range messages {
+				fmt.Printf("%d %d %s\n", message.ReconsumeTimes, message.Queue.QueueId, message.Body)
+			}
+			return consumer.ConsumeRetryLater, nil
+		}))
+	check(receiver.Start())
+	fmt.Println("started")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	check(receiver.Shutdown())
+}
+
 func main() {
 	rlog.SetLogLevel("error")
-	arguments := os.Args[2:]
-	if os.Args[1] == "produce" {
-		produce(arguments[0], arguments[1], arguments[2], arguments[3])
-	} else {
-		consume(arguments[0], arguments[1], arguments[2])
+	arguments := append(os.Args[2:], "", "")
+	switch os.Args[1] {
+	case "produce":
+		keys := 0
+		if arguments[4] == "ordered" {
+			keys = number(arguments[5])
+		}
+		produce(arguments[0], arguments[1], arguments[2], number(arguments[3]), keys)
+	case "request":
+		request(arguments[0], arguments[1], arguments[2], number(arguments[3]))
+	case "fail":
+		fail(arguments[0], arguments[1], arguments[2])
+	default:
+		consume(arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5])
 	}
 }

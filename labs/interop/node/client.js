@@ -1,7 +1,11 @@
 // A producer or a push consumer of the Node client.
 //
 //   node client.js produce NAMESRV GROUP TOPIC COUNT
-//   node client.js consume NAMESRV GROUP TOPIC        until its standard input ends; prints one line per message
+//   node client.js consume NAMESRV GROUP TOPIC INSTANCE [ordered MILLIS]
+//
+// A consumer runs until its standard input ends and prints one line per message: "QUEUE OFFSET BODY"; with `ordered`,
+// where each message takes MILLIS, "QUEUE BODY BEGIN END". That is no ordered consumption: this client knows no locks. It
+// only handles the messages of a queue one after the other.
 'use strict';
 
 const { Consumer, Producer, Message } = require('ali-ons');
@@ -26,10 +30,16 @@ async function produce(namesrv, group, topic, count) {
   console.log(`sent ${sent}`);
 }
 
-async function consume(namesrv, group, topic) {
+async function consume(namesrv, group, topic, instance, mode, millis) {
   const consumer = new Consumer({ ...common(namesrv), consumerGroup: group });
   consumer.subscribe(topic, '*', async message => {
-    console.log(`${message.queueId} ${message.queueOffset} ${message.body}`);
+    if (mode === 'ordered') {
+      const begin = Date.now();
+      await new Promise(resolve => setTimeout(resolve, Number(millis)));
+      console.log(`${message.queueId} ${message.body} ${begin} ${Date.now()}`);
+    } else {
+      console.log(`${message.queueId} ${message.queueOffset} ${message.body}`);
+    }
   });
   consumer.on('error', error => console.error(error));
   await consumer.ready();

@@ -25,16 +25,29 @@ class ProducerManager:
     def __init__(self, expired_seconds: float = CHANNEL_EXPIRED_SECONDS) -> None:
         self._expired_seconds = expired_seconds
         self._groups: dict[str, dict[ClientConnection, ClientChannel]] = {}
-        self._clients: dict[str, ClientConnection] = {}
+        # By client id its connections, the latest last, each with the number of groups that it is in. The latest one
+        # reaches the client; leaving one group of several must not make it unreachable.
+        self._clients: dict[str, dict[ClientConnection, int]] = {}
         self._turn = 0
 
     def register(self, group: str, channel: ClientChannel) -> None:
         """Note a heartbeat of one member."""
         members = self._groups.setdefault(group, {})
-        if channel.connection not in members:
-            # The latest connection of a client is the one that reaches it.
-            self._clients[channel.client_id] = channel.connection
+        known = members.get(channel.connection)
+        if known is None or known.client_id != channel.client_id:
+            if known is not None:
+                self._forget(known)
+            groups = self._clients.setdefault(channel.client_id, {})
+            groups[channel.connection] = groups.get(channel.connection, 0) + 1
         members[channel.connection] = channel
+
+    def _forget(self, channel: ClientChannel) -> None:
+        groups = self._clients[channel.client_id]
+        groups[channel.connection] -= 1
+        if not groups[channel.connection]:
+            del groups[channel.connection]
+        if not groups:
+            del self._clients[channel.client_id]
 
     def unregister(self, group: str, connection: ClientConnection) -> bool:
         """Remove a member; return whether it was one."""
@@ -44,8 +57,7 @@ class ProducerManager:
             return False
         if not members:
             del self._groups[group]
-        if self._clients.get(channel.client_id) is connection:
-            del self._clients[channel.client_id]
+        self._forget(channel)
         return True
 
     def closed(self, connection: ClientConnection) -> None:
@@ -71,7 +83,7 @@ class ProducerManager:
 
     def find_connection(self, client_id: str) -> ClientConnection | None:
         """Return the connection that reaches a client, or None."""
-        return self._clients.get(client_id)
+        return next(reversed(self._clients.get(client_id, {})), None)
 
     def next_available(self, group: str) -> ClientConnection | None:
         """Return a member of a group to ask, another one with every call; None if there is none."""

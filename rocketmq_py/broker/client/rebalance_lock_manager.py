@@ -74,6 +74,10 @@ class RebalanceLockManager:
         lock = self._locks.get(group, {}).get(queue)
         return None if lock is None or self._is_over(lock, now) else lock.client_id
 
+    def has_locks(self, group: str, now: float) -> bool:
+        """Tell whether any member of a group has a queue: the group consumes in order."""
+        return any(not self._is_over(lock, now) for lock in self._locks.get(group, {}).values())
+
     def sweep(self, now: float) -> None:
         """Forget locks that are over, so that groups which come and go leave nothing behind."""
         for group, locks in list(self._locks.items()):

@@ -9,6 +9,8 @@ Source: `SendMessageProcessor`, RocketMQ 5.3.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
 
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.broker.refusal import Refusal
@@ -56,6 +58,9 @@ from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.draft import Draft
 from rocketmq_py.store.put_message import MessagePutter
 from rocketmq_py.store.put_result import PutMessageResult, PutMessageStatus
+
+#: Transaction types that have a place in their queue; a prepared message has none, unless a hook makes one of it.
+_QUEUED: Final = (flags.TRANSACTION_NOT, flags.TRANSACTION_COMMIT)
 
 
 class SendMessageProcessor:
@@ -113,9 +118,10 @@ class SendMessageProcessor:
     async def _send_to_new_topic(self, request: Request, header: SendMessageRequestHeader, target: Target) -> Answer:
         # An acknowledged message must not lie in a topic that a crash forgets.
         await self._topics.persist()
-        return self._send(request, header, target)
+        result = self._send(request, header, target)
+        return await result if isinstance(result, Awaitable) else result
 
-    def _send(self, request: Request, header: SendMessageRequestHeader, target: Target) -> Answer:
+    def _send(self, request: Request, header: SendMessageRequestHeader, target: Target) -> Answer | Awaitable[Answer]:
         if header.batch:
             return self._send_batch(request, header, target)
         draft = self._draft(request, header, target)
@@ -125,7 +131,12 @@ class SendMessageProcessor:
         refusal = self._hooks.apply(context)
         if refusal is not None:
             return self._refuse(refusal)
-        return self._append(request, target, [draft], draft.properties.get(names.UNIQ_KEY))
+        append = partial(self._append, request, target, [draft], draft.properties.get(names.UNIQ_KEY))
+        return self._after_persist(append) if context.has_new_topic else append()
+
+    async def _after_persist(self, append: Callable[[], Answer]) -> Answer:
+        await self._topics.persist()
+        return append()
 
     # --- one message --------------------------------------------------------------------------------------------------
 
@@ -143,6 +154,7 @@ class SendMessageProcessor:
         stored = self._stored(client, decision)
         if len(stored) > MAX_PROPERTIES_LENGTH:
             return illegal_message(self._max_message_size)
+        sys_flag = self._sys_flag(header, target)
         return Draft(
             topic=header.topic,
             queue_id=target.queue_id,
@@ -150,12 +162,13 @@ class SendMessageProcessor:
             properties=decision,
             stored_properties=stored,
             flag=header.flag,
-            sys_flag=self._sys_flag(header, target),
+            sys_flag=sys_flag,
             born_timestamp=header.born_timestamp,
             born_host=request.connection.born_host,
             reconsume_times=header.reconsume_times or 0,
             tags_code=tags_code(decision.get(names.TAGS, "")),
             wait=parse_bool(decision.get(names.WAIT, "true")),
+            units=1 if flags.transaction_type(sys_flag) in _QUEUED else 0,
         )
 
     def _refuse_properties(self, client: bytes, decision: dict[str, str]) -> Refusal | None:

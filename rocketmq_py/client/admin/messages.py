@@ -96,8 +96,16 @@ class MessageAdmin:
         Raises:
             NoRouteError: the topic is not known.
         """
+        return next(iter(await self.copies(topic, unique_key)), None)
+
+    async def copies(self, topic: str, unique_key: str) -> list[MessageExt]:
+        """Return all messages of a topic with a unique key, oldest first; up to 32 of each broker.
+
+        Raises:
+            NoRouteError: the topic is not known.
+        """
         found = await self._query(topic, unique_key, 32, 0, I64_MAX, is_unique=True)
-        return next((message for message in found if message.unique_key == unique_key), None)
+        return [message for message in found if message.topic == topic and message.unique_key == unique_key]
 
     async def _query(
         self, topic: str, key: str, max_num: int, begin: int, end: int, *, is_unique: bool

@@ -16,13 +16,13 @@ from rocketmq_py.common import sys_flag as flags
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.errors import InvalidInputError
 from rocketmq_py.common.java import parse_i64
-from rocketmq_py.common.properties import MAX_PROPERTIES_LENGTH
+from rocketmq_py.common.properties import change_properties
 from rocketmq_py.common.topic import TIMER_TOPIC
 from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.store.draft import Draft
 from rocketmq_py.store.put_hooks import PutHook
 from rocketmq_py.store.put_result import PutMessageStatus
-from rocketmq_py.store.timer.stored_properties import with_properties
+from rocketmq_py.store.redirect import redirect
 
 #: Room that a delivery needs for TIMER_ENQUEUE_MS, TIMER_DEQUEUE_MS and TIMER_ROLL_TIMES with their values.
 #: Differs from RocketMQ, which takes a message without that room and drops it when its time has come.
@@ -70,7 +70,7 @@ class TimerHook:
             # The level wins, and nothing shall remind of the timer.
             for name in names.TIMER_REQUESTS:
                 properties.pop(name, None)
-            draft.stored_properties = with_properties(draft.stored_properties, {}, names.TIMER_REQUESTS)
+            draft.stored_properties = change_properties(draft.stored_properties, dict.fromkeys(names.TIMER_REQUESTS))
             return None
         if names.TIMER_OUT_MS in properties:
             # It comes from the wheel. Its stored text still says when it was to be delivered.
@@ -97,17 +97,9 @@ class TimerHook:
         out = rounded(deliver, config.timer_precision_ms)
         if is_rejected(self._num_at(out), config.timer_congest_num_each_slot, self._random):
             return PutMessageStatus.WHEEL_TIMER_FLOW_CONTROL
-        added = {
-            names.TIMER_OUT_MS: str(out),
-            names.REAL_TOPIC: draft.topic,
-            names.REAL_QID: str(draft.queue_id),
-        }
-        stored = with_properties(draft.stored_properties, added)
-        if len(stored) + DELIVERY_ROOM > MAX_PROPERTIES_LENGTH:
-            return PutMessageStatus.PROPERTIES_SIZE_EXCEEDED
-        properties.update(added)
-        draft.stored_properties = stored
-        draft.topic, draft.queue_id = TIMER_TOPIC, 0
+        refusal = redirect(draft, TIMER_TOPIC, 0, {names.TIMER_OUT_MS: str(out)}, room=DELIVERY_ROOM)
+        if refusal is not None:
+            return refusal
         self._wake()
         return None
 

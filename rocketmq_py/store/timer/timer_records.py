@@ -14,12 +14,11 @@ from rocketmq_py.common import properties as names
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.errors import CorruptDataError, InvalidInputError
 from rocketmq_py.common.java import I64_MAX, parse_i32, string_hash
-from rocketmq_py.common.properties import MAX_PROPERTIES_LENGTH, find_property
+from rocketmq_py.common.properties import MAX_PROPERTIES_LENGTH, change_properties, find_property
 from rocketmq_py.common.record import Record, read_record
 from rocketmq_py.common.topic import TIMER_TOPIC
 from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.draft import Draft
-from rocketmq_py.store.timer.stored_properties import with_properties
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +145,7 @@ def delivery(record: Record, enqueue_ms: int, dequeue_ms: int, *, is_roll: bool)
     if is_roll:
         times = properties.get(names.TIMER_ROLL_TIMES, "0")
         added[names.TIMER_ROLL_TIMES] = str(int(times) + 1 if times.isascii() and times.isdigit() else 1)
-    stored = with_properties(draft.stored_properties, added)
+    stored = change_properties(draft.stored_properties, added)
     if len(stored) <= MAX_PROPERTIES_LENGTH:
         # Else RocketMQ took it without leaving room for these; nobody needs them.
         draft.stored_properties = stored
