@@ -83,6 +83,7 @@ class Sender:
                 self._socket.sendall(b"".join(chunk))
                 chunk.clear()
         reader.join()
+        self._socket.close()
 
     def _read(self, count: int) -> None:
         data = bytearray()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from labs.interop.java_tools import jars
+from loadtests import timers
 from loadtests.bench import apache, rows
 from loadtests.bench.bench import Bench
 from loadtests.bench.processes import Server, free_port
@@ -58,6 +59,16 @@ def test_the_measurement_of_delays_runs_to_its_end() -> None:
     came = re.search(r"^accuracy +(\d+) of \1 messages of 1 s came", result.stdout, re.MULTILINE)
     assert came is not None, result.stdout
     assert int(came[1]) > 0
+
+
+def test_waiting_messages_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """Claim: `python -m loadtests.timers` has messages wait, restarts the broker, and finds each of them delivered once."""
+    status = timers.main(["--count", "500", "--ahead", "12", "--within", "3", "--core", "-1"])
+
+    assert status == 0
+    shown = capsys.readouterr().out
+    assert "behind their second: median" in shown
+    assert "start with all of them waiting" in shown
 
 
 @pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed (extra: load)")

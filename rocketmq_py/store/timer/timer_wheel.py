@@ -14,7 +14,6 @@ Source: `TimerWheel`, `Slot`, RocketMQ 5.3.
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -90,9 +89,8 @@ class TimerWheel:
         self.latest_ms = 0
         self.waiting = 0
         self._files = files
-        # Private memory that nobody has touched costs nothing.
-        self._memory = mmap.mmap(-1, WHEEL_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._used_pages: set[int] = set()
+        # The pages that were ever used, by their number; the others are zero.
+        self._pages: dict[int, bytearray] = {}
         self._dirty_pages: set[int] = set()
 
     def floor(self, time_ms: int) -> int:
@@ -104,7 +102,11 @@ class TimerWheel:
     def get(self, time_ms: int) -> Slot | None:
         """Return the slot of a time; None if nothing is in it."""
         ticks = time_ms // self.precision_ms
-        stored, first, last, num, _ = _struct.unpack_from(self._memory, ticks % SLOTS * SLOT_SIZE)
+        at = ticks % SLOTS * SLOT_SIZE
+        page = self._pages.get(at // PAGE)
+        if page is None:
+            return None
+        stored, first, last, num, _ = _struct.unpack_from(page, at % PAGE)
         if stored != ticks or last < 0:
             return None
         return Slot(ticks * self.precision_ms, first, last, num)
@@ -128,11 +130,12 @@ class TimerWheel:
         self._write(time_ms // self.precision_ms % SLOTS, bytes(SLOT_SIZE))
 
     def _write(self, number: int, data: bytes) -> None:
-        at = number * SLOT_SIZE
-        self._memory[at : at + SLOT_SIZE] = data
-        page = at // PAGE
-        self._used_pages.add(page)
-        self._dirty_pages.add(page)
+        number, at = divmod(number * SLOT_SIZE, PAGE)
+        page = self._pages.get(number)
+        if page is None:
+            page = self._pages[number] = bytearray(PAGE)
+        page[at : at + SLOT_SIZE] = data
+        self._dirty_pages.add(number)
 
     def slots(self, since_ms: int) -> Iterator[Slot]:
         """Yield the slots in use whose time is `since_ms` or later, in no order."""
@@ -151,17 +154,16 @@ class TimerWheel:
     def _used(self, since_ms: int) -> Iterator[tuple[int, int, int, int]]:
         """Yield time, first and last position and number of slots in use; the time in units of the precision."""
         least = max(-(-since_ms // self.precision_ms), 1)
-        for page in sorted(self._used_pages):
-            at = page * PAGE
-            for ticks, first, last, num, _ in _struct.iter_unpack(self._memory[at : at + PAGE]):
+        for page in list(self._pages.values()):
+            for ticks, first, last, num, _ in _struct.iter_unpack(bytes(page)):
                 if ticks >= least and last >= 0:
                     yield ticks, first, last, num
 
     def reset(self) -> None:
         """Forget everything; the file follows with the next flush."""
-        for page in self._used_pages:
-            self._memory[page * PAGE : (page + 1) * PAGE] = bytes(PAGE)
-        self._dirty_pages |= self._used_pages
+        for number in self._pages:
+            self._pages[number] = bytearray(PAGE)
+        self._dirty_pages.update(self._pages)
         self.latest_ms = self.waiting = 0
 
     # --- the file -----------------------------------------------------------------------------------------------------
@@ -196,13 +198,12 @@ class TimerWheel:
         for start in range(0, WHEEL_SIZE, _LOAD_CHUNK):
             data = self._files.pread(fd, min(_LOAD_CHUNK, WHEEL_SIZE - start), start)
             if data == nothing[: len(data)]:
-                # Most of the file is a hole; memory that is not written to costs nothing.
+                # Most of the file is a hole.
                 continue
             for at in range(0, len(data), PAGE):
                 page = data[at : at + PAGE]
-                if page != nothing[: len(page)]:
-                    self._memory[start + at : start + at + len(page)] = page
-                    self._used_pages.add((start + at) // PAGE)
+                if page != nothing[:PAGE]:
+                    self._pages[(start + at) // PAGE] = bytearray(page)
 
     @property
     def is_dirty(self) -> bool:
@@ -218,7 +219,7 @@ class TimerWheel:
                 runs[-1] = (runs[-1][0], page + 1)
             else:
                 runs.append((page, page + 1))
-        return [(first * PAGE, self._memory[first * PAGE : end * PAGE]) for first, end in runs]
+        return [(first * PAGE, b"".join([self._pages[page] for page in range(first, end)])) for first, end in runs]
 
     def put_back(self, parts: list[tuple[int, bytes]]) -> None:
         """Note that these parts could not be written."""
@@ -247,4 +248,4 @@ class TimerWheel:
             self._files.sync_directory(os.path.dirname(self.path))
 
     def __repr__(self) -> str:
-        return f"<TimerWheel {len(self._used_pages)} pages in use, {len(self._dirty_pages)} changed>"
+        return f"<TimerWheel {len(self._pages)} pages in use, {len(self._dirty_pages)} changed>"
