@@ -52,7 +52,6 @@ ALLOWED = {
     ("client/instance.py", "socket.*"): "asks the system for this machine's address once, unless `client_ip` is set",
     ("common/file_system.py", "*"): "the disk of production",
     ("remoting/tls.py", "ssl.*"): "TLS of production",
-    ("store/timer/timer_wheel.py", "mmap.mmap"): "memory without a file: what nobody touched takes none",
 }
 
 
