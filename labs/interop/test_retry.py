@@ -24,7 +24,7 @@ from rocketmq_py.store.message_store import MessageStore
 from rocketmq_py.testing.eventually import eventually
 
 from .apache import apache_servers
-from .java_tools import JavaProgram, compile_sources, jars, java, mqadmin
+from .java_tools import OLDER, VERSION, JavaProgram, java, java_client, mqadmin
 from .other_clients import cpp_client, go_client, received
 from .our_servers import our_servers
 
@@ -98,7 +98,7 @@ class OurConsumer:
             raise ValueError("as it should be")
 
 
-async def check_dead_letters(admin: AdminClient, group: str) -> None:
+async def check_dead_letters(admin: AdminClient, group: str, tries: int = LIMIT + 1) -> None:
     """See five dead letters, send them again, and see that a second time nothing is sent."""
     letters = DeadLetterAdmin(admin.instance)
     summaries = {summary.group: summary.messages for summary in await letters.groups()}
@@ -107,7 +107,7 @@ async def check_dead_letters(admin: AdminClient, group: str) -> None:
     assert sorted(letter.message.keys for letter in found) == BAD
     for letter in found:
         assert (letter.topic, letter.message.properties["customer"]) == (TOPIC, "Zoë")
-        assert letter.tries == LIMIT + 1
+        assert letter.tries == tries
         assert await letters.resend(letter) is not None
     assert len(found) == len(BAD)
 
@@ -120,8 +120,9 @@ async def check_dead_letters(admin: AdminClient, group: str) -> None:
     assert [await letters.resend(letter) for letter in found] == [None] * len(BAD)
 
 
+@pytest.mark.parametrize("version", [VERSION, OLDER])
 @pytest.mark.parametrize("mode", ["concurrently", "orderly"])
-async def test_a_java_consumer_that_fails_at_our_broker(tmp_path: Path, mode: str) -> None:
+async def test_a_java_consumer_that_fails_at_our_broker(tmp_path: Path, mode: str, version: str) -> None:
     """Claim: a program written for Apache RocketMQ gets retries and dead letters from our broker unchanged.
 
     Experiment: a Java consumer with two retries fails for 5 of 15 messages. They are sent again from our side, while the
@@ -129,8 +130,7 @@ async def test_a_java_consumer_that_fails_at_our_broker(tmp_path: Path, mode: st
     Observe: the good messages come once, the bad ones with the counts 0, 1 and 2 under their first topic's name, then they
     are dead letters; in the end each comes once more, with the count 0.
     """
-    jars()
-    classes = compile_sources(tmp_path / "classes")
+    client = java_client(version, tmp_path)
     async with (
         our_servers(tmp_path, store={"message_delay_level": LEVELS}) as servers,
         AdminClient(namesrv_addr=servers.namesrv) as admin,
@@ -139,7 +139,7 @@ async def test_a_java_consumer_that_fails_at_our_broker(tmp_path: Path, mode: st
         await send(servers.namesrv)
         group, store = f"Java-{mode}", servers.kernel.get(MessageStore)
         arguments = (servers.namesrv, TOPIC, group, str(LIMIT))
-        async with java("ConsumeFailing", *arguments, "bad", mode, home=tmp_path / "one", classes=classes) as consumer:
+        async with java("ConsumeFailing", *arguments, "bad", mode, home=tmp_path / "one", **client) as consumer:
             await eventually(lambda: store.max_offset(dlq_topic(group), 0) == len(BAD), 90)
             await asyncio.sleep(2)
             assert sorted(calls_of(consumer)) == expected()
@@ -149,10 +149,10 @@ async def test_a_java_consumer_that_fails_at_our_broker(tmp_path: Path, mode: st
             # It consumes in order no more when its locks are gone, which it gives back.
             letters = DeadLetterAdmin(admin.instance)
             assert not await letters.consumes_in_order(group)
-        await check_dead_letters(admin, group)
-        async with java(
-            "ConsumeFailing", *arguments, "nothing", mode, home=tmp_path / "two", classes=classes
-        ) as consumer:
+        # A consumer in order of version 4 does not count the try that makes the message a dead letter.
+        is_uncounted = mode == "orderly" and version == OLDER
+        await check_dead_letters(admin, group, LIMIT if is_uncounted else LIMIT + 1)
+        async with java("ConsumeFailing", *arguments, "nothing", mode, home=tmp_path / "two", **client) as consumer:
             await eventually(lambda: len(calls_of(consumer)) == len(BAD), 90)
             await asyncio.sleep(2)
             assert sorted(calls_of(consumer)) == [Call(key, 0, TOPIC) for key in BAD]
@@ -204,7 +204,11 @@ async def test_a_consumer_of_the_go_client_that_fails_at_our_broker(tmp_path: Pa
 
 
 async def test_a_consumer_of_the_cpp_client_that_fails_at_our_broker(tmp_path: Path) -> None:
-    """Each message fails once and comes again with the count 1."""
+    """Each message comes again with the count 1, once.
+
+    When a message fails, the core sends back what it pulled together with it and stands behind it, without asking the
+    listener. So not every message is seen with the count 0.
+    """
     client = cpp_client()
     async with (
         our_servers(tmp_path, store={"message_delay_level": LEVELS}) as servers,
@@ -219,6 +223,8 @@ async def test_a_consumer_of_the_cpp_client_that_fails_at_our_broker(tmp_path: P
             def tries() -> list[tuple[str, int]]:
                 return sorted((body, tries) for tries, _, body in received(consumer))
 
-            await eventually(lambda: len(tries()) == 2 * len(KEYS), 180)
+            await eventually(lambda: len([body for body, number in tries() if number]) == len(KEYS), 180)
             await asyncio.sleep(2)
-            assert tries() == sorted((f"body of {key}", number) for key in KEYS for number in range(2))
+            seen = tries()
+        assert [body for body, number in seen if number == 1] == sorted(f"body of {key}" for key in KEYS)
+        assert len(set(seen)) == len(seen) > len(KEYS)

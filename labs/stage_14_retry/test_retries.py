@@ -22,6 +22,7 @@ from rocketmq_py.client.consume_service import ConsumeContext, ConsumeStatus
 from rocketmq_py.client.consumer_config import PushConsumerConfig
 from rocketmq_py.client.orderly import ConsumeOrderlyContext, InOrder
 from rocketmq_py.client.producer import Producer
+from rocketmq_py.client.push_consumer import PushConsumer
 from rocketmq_py.client.send_back import SendBack
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.message import Message, MessageExt
@@ -334,6 +335,31 @@ async def test_the_retries_go_to_the_member_that_has_the_retry_queue(tmp_path: P
         owners = [member for member in members if any(one.message.reconsume_times for one in member.tries)]
         assert len(owners) == 1
         assert sorted(one.body for one in owners[0].tries if one.message.reconsume_times) == list("abcdefgh")
+
+
+@pytest.mark.virtual_time
+async def test_the_first_retry_of_a_new_group_is_not_late(tmp_path: Path, environment: Environment) -> None:
+    """Claim: a consumer finds the retry topic that its first heartbeat created, and does not wait for a refresh of routes.
+
+    Experiment: a new group starts on connections that are in use already, whose routes were refreshed a second ago.
+    Observe: its first failed message comes again after 10 s. Java's clients look when the next 30 s are over.
+    """
+    async with group_lab(tmp_path, environment) as lab:
+        tries: list[float] = []
+
+        async def listener(messages: Sequence[MessageExt], context: ConsumeContext) -> ConsumeStatus:
+            tries.append(asyncio.get_running_loop().time())
+            return ConsumeStatus.RECONSUME_LATER
+
+        config = PushConsumerConfig(consume_from_where=ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET)
+        await lab.send("a")
+        await asyncio.sleep(1)
+        consumer = PushConsumer(GROUP, config, instance=lab.producer.instance)
+        consumer.subscribe(TOPIC)
+        consumer.register_listener(listener)
+        async with consumer:
+            await asyncio.sleep(15)
+        assert [round(later - earlier, 1) for earlier, later in itertools.pairwise(tries)] == [10.0]
 
 
 # --- when the send-back fails -------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 from labs.stage_14_retry.send_back_lab import DLQ, GROUP, PROPERTIES, RETRY, SendBackLab, send_back_lab
 from rocketmq_py.broker.client.rebalance_lock_manager import RebalanceLockManager
+from rocketmq_py.broker.retry.retry_hook import RetryHook
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.message import MessageQueue
 from rocketmq_py.remoting.codes import RequestCode, ResponseCode
@@ -89,3 +90,18 @@ async def test_sends_to_other_topics_are_left_alone(environment: Environment, tm
             answer = await lab.broker.send(topic, b"x", reconsume_times=99, queue_id=0)
             assert answer.code == ResponseCode.SUCCESS
             assert len(lab.broker.stored(topic)) == 1
+
+
+@pytest.mark.parametrize("hot", [True, False])
+async def test_a_message_that_is_no_retry_never_meets_this_stage(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hot: bool
+) -> None:
+    """The hot path runs no hook, and retry topics never take it."""
+    seen: list[str] = []
+    monkeypatch.setattr(RetryHook, "apply", lambda self, context: seen.append(context.draft.topic))
+    async with send_back_lab(environment, tmp_path, hot=hot) as lab:
+        for number in range(20):
+            assert (await lab.broker.send("Orders", b"plain", {"UNIQ_KEY": f"{number:032d}"})).code == 0
+        assert seen == ([] if hot else ["Orders"] * 20)
+        await send(lab)
+        assert seen[-1] == RETRY

@@ -17,6 +17,7 @@ from rocketmq_py.client.consumer_config import PushConsumerConfig
 from rocketmq_py.client.failure_policy import FailurePolicy
 from rocketmq_py.client.listener_calls import ListenerCalls, restore_topic
 from rocketmq_py.client.process_queue import NOTHING, ProcessQueue
+from rocketmq_py.client.pull_api import UNREADABLE
 from rocketmq_py.client.rebalance import QueueClaim
 from rocketmq_py.common import properties as names
 from rocketmq_py.common.environment import Environment
@@ -207,6 +208,15 @@ class ConcurrentConsumeService:
         # After the stop began nothing new is started: what waits belongs to the queue's next owner.
         if job.process_queue.is_dropped or self._is_stopping:
             return
+        unreadable = [message for message in job.messages if UNREADABLE in message.properties]
+        if unreadable:
+            await self._set_aside(_Job(job.queue, job.process_queue, unreadable))
+            job = _Job(job.queue, job.process_queue, [one for one in job.messages if one not in unreadable])
+        if job.messages and not job.process_queue.is_dropped:
+            await self._listen(job)
+
+    async def _listen(self, job: _Job) -> None:
+        """Give messages to the listener, and do what it says."""
         context = ConsumeContext(job.queue)
         now = str(self._environment.clock.wall_ms())
         for message in job.messages:
@@ -220,6 +230,14 @@ class ConcurrentConsumeService:
         # Not committed if the queue was lost meanwhile: its new owner consumes these messages again.
         if not job.process_queue.is_dropped:
             await self._finish(job, context, status)
+
+    async def _set_aside(self, job: _Job) -> None:
+        """Treat messages whose bodies cannot be read as failed for ever: no listener could make anything of them."""
+        for message in job.messages:
+            logger.error("message %s of %s is set aside: %s", message.msg_id, job.queue, message.properties[UNREADABLE])
+        await self._finish(
+            job, ConsumeContext(job.queue, delay_level_when_next_consume=-1), ConsumeStatus.RECONSUME_LATER
+        )
 
     async def consume_directly(self, message: MessageExt) -> str:
         """See `ConsumeService.consume_directly`."""

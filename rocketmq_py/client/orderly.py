@@ -25,8 +25,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from rocketmq_py.client.consume_service import ConsumeContext
 from rocketmq_py.client.listener_calls import ListenerCalls, restore_topic
 from rocketmq_py.client.process_queue import NOTHING, ProcessQueue
+from rocketmq_py.client.pull_api import UNREADABLE
 from rocketmq_py.client.queue_locks import RENEW_SECONDS, QueueLocks
 from rocketmq_py.client.rebalance import QueueClaim
 from rocketmq_py.common.message import MessageExt, MessageQueue
@@ -252,6 +254,10 @@ class OrderlyConsumeService:
     async def _consume(self, line: _Line, messages: list[MessageExt]) -> float:
         """Give messages to the listener, and return how many seconds the queue has to rest."""
         context = ConsumeOrderlyContext(line.queue)
+        if not await self._without_unreadable(line, messages):
+            return RETRY_SECONDS
+        if not messages or not self._may_go_on(line):
+            return 0.0
         for message in messages:
             restore_topic(message, self._group)
         status = await self._calls.outcome(
@@ -272,6 +278,21 @@ class OrderlyConsumeService:
         if context.auto_commit or status is ConsumeOrderlyStatus.COMMIT:
             self._commit(line)
         return 0.0
+
+    async def _without_unreadable(self, line: _Line, messages: list[MessageExt]) -> bool:
+        """Take messages out that no listener could read, when they were put aside; False if one has to wait for that."""
+        for message in [message for message in messages if UNREADABLE in message.properties]:
+            logger.error(
+                "message %s of %s is set aside: %s", message.msg_id, line.queue, message.properties[UNREADABLE]
+            )
+            context = ConsumeContext(line.queue, delay_level_when_next_consume=-1)
+            if self._is_locking and await self._consumer.failure_policy.failed([message], context):
+                return False
+            messages.remove(message)
+            offset = line.window.remove([message])
+            if line.taken == NOTHING and not line.window.is_dropped and offset != NOTHING:
+                self._consumer.commit(line.queue, line.window, offset)
+        return True
 
     def _commit(self, line: _Line) -> None:
         done = line.window.until(line.taken)

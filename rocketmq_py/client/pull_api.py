@@ -18,6 +18,7 @@ from rocketmq_py.client.instance import MQClientInstance
 from rocketmq_py.common import properties as names
 from rocketmq_py.common import sys_flag as flags
 from rocketmq_py.common.compression import decompress
+from rocketmq_py.common.errors import InvalidInputError
 from rocketmq_py.common.message import MessageExt, MessageQueue
 from rocketmq_py.common.record import decode_records
 from rocketmq_py.remoting.bodies.heartbeat import CheckClientRequestBody
@@ -30,6 +31,9 @@ from rocketmq_py.remoting.java_json import encode_body
 
 #: Largest body that is made of a compressed one.
 MAX_BODY_SIZE: Final = 64 << 20
+#: Property of a message whose body is as it was stored, because it could not be decompressed: why not. It exists in this
+#: process only.
+UNREADABLE: Final = names.TRANSIENT_PREFIX + "UNREADABLE"
 
 
 class PullStatus(enum.Enum):
@@ -99,15 +103,18 @@ class PullApi:
     Args:
         instance: connections and routes.
         group: the consumer group.
+        keeps_unreadable: a message whose body cannot be decompressed comes with the property `UNREADABLE`; otherwise it
+            makes the pull fail.
 
     Attributes:
         filter_hooks: each may drop messages of a list that was pulled.
     """
 
-    def __init__(self, instance: MQClientInstance, group: str) -> None:
+    def __init__(self, instance: MQClientInstance, group: str, *, keeps_unreadable: bool = False) -> None:
         self.filter_hooks: list[Callable[[list[MessageExt]], list[MessageExt]]] = []
         self._instance = instance
         self._group = group
+        self._keeps_unreadable = keeps_unreadable
         # The broker process that was last suggested for a queue: a slave, if the master has better things to do.
         self._suggested: dict[MessageQueue, int] = {}
 
@@ -119,6 +126,7 @@ class PullApi:
             BrokerResponseError: the broker refused.
             RemotingError: it did not answer.
             CorruptDataError: what it sent are no records.
+            InvalidInputError: the body of a message cannot be decompressed, and `keeps_unreadable` is false.
         """
         queue = request.queue
         found = self._instance.find_broker(queue.broker_name, self._suggested.get(queue, 0))
@@ -184,7 +192,7 @@ class PullApi:
         if status is PullStatus.FOUND:
             wanted = frozenset(subscription.tags_set)
             messages = [
-                _finish(message, request.queue, header)
+                _finish(self._unpack(message), request.queue, header)
                 for message in decode_records(memoryview(response.body))
                 if not wanted or message.tags in wanted
             ]
@@ -193,13 +201,27 @@ class PullApi:
             result.messages = messages
         return result
 
+    def _unpack(self, message: MessageExt) -> MessageExt:
+        if self._keeps_unreadable:
+            return unpacked(message)
+        message.body = decompress(message.body, message.sys_flag, MAX_BODY_SIZE)
+        return message
+
 
 _KNOWN_CODES: Final = frozenset(int(code) for code in _STATUSES)
 
 
+def unpacked(message: MessageExt) -> MessageExt:
+    """Decompress the body of a message, or note in its property `UNREADABLE` why that cannot be."""
+    try:
+        message.body = decompress(message.body, message.sys_flag, MAX_BODY_SIZE)
+    except InvalidInputError as error:
+        message.properties[UNREADABLE] = str(error)
+    return message
+
+
 def _finish(message: MessageExt, queue: MessageQueue, header: PullMessageResponseHeader) -> MessageExt:
     """Make of a stored record the message that an application gets."""
-    message.body = decompress(message.body, message.sys_flag, MAX_BODY_SIZE)
     message.broker_name = queue.broker_name
     message.queue_id = queue.queue_id
     message.queue_offset += header.offset_delta or 0

@@ -113,7 +113,7 @@ class PushConsumer:
         self.instance = instance or MQClientInstance(self.config, environment)
         self._owns_instance = instance is None
         self.queue_listeners: list[Callable[[str, Sequence[MessageQueue], Sequence[MessageQueue]], None]] = []
-        self.api = PullApi(self.instance, group)
+        self.api = PullApi(self.instance, group, keeps_unreadable=True)
         self._subscriptions: dict[str, SubscriptionData] = {}
         self._listener: Listener | ServiceMaker | None = None
         self._queues: dict[MessageQueue, ProcessQueue] = {}

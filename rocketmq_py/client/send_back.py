@@ -22,6 +22,7 @@ from rocketmq_py.client.errors import BrokerResponseError, ClientError, NoBroker
 from rocketmq_py.client.expired_messages import ExpiredMessages
 from rocketmq_py.client.instance import MQClientInstance
 from rocketmq_py.client.producer import Producer
+from rocketmq_py.client.pull_api import UNREADABLE
 from rocketmq_py.common import properties as names
 from rocketmq_py.common.errors import InvalidInputError, RocketMQError
 from rocketmq_py.common.message import Message, MessageExt
@@ -176,6 +177,9 @@ class SendBack:
             logger.warning("message %s is stored for its next try, but: %s", _id(message), error)
 
     async def _send_anew(self, message: MessageExt, delay_level: int) -> bool:
+        if UNREADABLE in message.properties:
+            # As a new message it would say nothing of how its body is compressed.
+            return False
         try:
             producer = await InnerProducer.of(self._consumer.instance)
             await producer.send(self._new_message(message, delay_level))

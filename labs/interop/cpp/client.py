@@ -64,9 +64,12 @@ def consume(namesrv: str, group: str, topic: str, instance: str, mode: str = "",
 
 
 def fail(namesrv: str, group: str, topic: str, instance: str) -> None:
+    lock = threading.Lock()
+
     def handle(_, pointer):  # type: ignore[no-untyped-def]
         message = RecvMessage(pointer)
-        print(f"{message.reconsume_times} {message.queue_id} {message.body.decode()}", flush=True)
+        with lock:
+            print(f"{message.reconsume_times} {message.queue_id} {message.body.decode()}", flush=True)
         return 1 if message.reconsume_times == 0 else 0
 
     consumer = PushConsumer(group)

@@ -30,8 +30,8 @@ from rocketmq_py.client.admin.offsets import OffsetAdmin
 from rocketmq_py.client.admin.topics import TopicAdmin
 from rocketmq_py.client.errors import BrokerResponseError, ClientError, NoBrokerError, NoRouteError
 from rocketmq_py.client.instance import MQClientInstance
-from rocketmq_py.client.pull_api import PullStatus
-from rocketmq_py.client.pull_consumer import PullConsumer
+from rocketmq_py.client.pull_api import UNREADABLE, PullApi, PullRequest, PullStatus
+from rocketmq_py.client.pull_consumer import PULL_SECONDS
 from rocketmq_py.client.send_back import InnerProducer
 from rocketmq_py.client.send_result import SendResult
 from rocketmq_py.common import properties as names
@@ -41,6 +41,7 @@ from rocketmq_py.common.message_id import parse_offset_id
 from rocketmq_py.common.topic import DLQ_TOPIC_PREFIX, dlq_topic, is_dlq_topic, retry_topic, validate_group
 from rocketmq_py.remoting.bodies.consume_queue import QueryConsumeQueueResponseBody
 from rocketmq_py.remoting.bodies.consumer_running_info import PROP_CONSUMEORDERLY, ConsumerRunningInfo
+from rocketmq_py.remoting.bodies.subscription import build_subscription
 from rocketmq_py.remoting.codes import RequestCode, ResponseCode
 from rocketmq_py.remoting.errors import RemotingError
 from rocketmq_py.remoting.header import encode_header
@@ -117,8 +118,10 @@ class DeadLetter:
             to_topic: for everybody who consumes the first topic; otherwise for the group that failed.
 
         Raises:
-            ClientError: the dead letter does not say what its first topic was.
+            ClientError: the dead letter does not say what its first topic was, or its body cannot be read.
         """
+        if reason := self.message.properties.get(UNREADABLE):
+            raise ClientError(f"dead letter {self.message.msg_id} cannot be sent again, nobody could read it: {reason}")
         if not self.topic:
             raise ClientError(
                 f"dead letter {self.message.msg_id} has no property {names.RETRY_TOPIC}: where it was sent is not known"
@@ -153,7 +156,7 @@ class DeadLetterAdmin:
         self._messages = MessageAdmin(instance)
         self._consumers = ConsumerAdmin(instance)
         self._offsets = OffsetAdmin(instance)
-        self._puller = PullConsumer(READING_GROUP, instance=instance)
+        self._api = PullApi(instance, READING_GROUP, keeps_unreadable=True)
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
@@ -238,7 +241,10 @@ class DeadLetterAdmin:
                     yield message
 
     async def _pull(self, queue: MessageQueue, offset: int) -> tuple[Sequence[MessageExt], int]:
-        result = await self._puller.pull(queue, offset, max_messages=BATCH)
+        request = PullRequest(
+            queue=queue, offset=offset, max_messages=BATCH, timeout=PULL_SECONDS, sends_subscription=True
+        )
+        result = await self._api.pull(request, build_subscription(queue.topic, "*"))
         messages = result.messages if result.status is PullStatus.FOUND else ()
         return messages, max(result.next_begin_offset, offset + 1)
 

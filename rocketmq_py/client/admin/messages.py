@@ -10,7 +10,7 @@ import logging
 
 from rocketmq_py.client.errors import BrokerResponseError
 from rocketmq_py.client.instance import MQClientInstance
-from rocketmq_py.common.compression import decompress
+from rocketmq_py.client.pull_api import unpacked
 from rocketmq_py.common.errors import InvalidInputError
 from rocketmq_py.common.java import I64_MAX
 from rocketmq_py.common.message import MessageExt
@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 QUERY_SECONDS = 18.0
 #: Most messages that a broker returns for one query.
 MAX_RESULTS = 64
-#: Largest body that is accepted after decompression, bytes.
-MAX_BODY = 64 << 20
 
 
 class MessageAdmin:
@@ -140,7 +138,5 @@ class MessageAdmin:
 
 
 def _decode(body: bytes) -> list[MessageExt]:
-    messages = list(decode_records(body))
-    for message in messages:
-        message.body = decompress(message.body, message.sys_flag, MAX_BODY)
-    return messages
+    # One body that cannot be read must not hide the other messages, nor the rest of its own.
+    return [unpacked(message) for message in decode_records(body)]
