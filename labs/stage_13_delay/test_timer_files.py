@@ -253,6 +253,29 @@ async def test_a_damaged_unit_hides_no_other_message(number: int, field: str) ->
 
 
 @pytest.mark.virtual_time
+async def test_a_unit_that_leads_to_another_message_does_not_deliver_it_early() -> None:
+    """A record says itself when it is due; a unit of another second that points to it is not believed."""
+    machine = TimerMachine()
+    running = await machine.start()
+    for number in range(4):
+        await running.put(f"{number}", deliver_ms=EPOCH_MS + 10_500 + 10_000 * number)
+    await asyncio.sleep(2.5)
+    await machine.stop()
+    # The first unit takes over where the last one points to.
+    at = UNIT_LAYOUT.offset_of("physical_offset")
+    machine.disk.damage(TIMERLOG, at, machine.disk.read_file(TIMERLOG)[3 * 52 + at : 3 * 52 + at + 8])
+    running = await machine.start()
+    await asyncio.sleep(60)
+    due = {f"{number}": EPOCH_MS + 11_000 + 10_000 * number for number in (1, 2, 3)}
+    arrived = await running.arrivals()
+    assert {body: time // 1_000 for body, time in arrived.items()} == {
+        body: time // 1_000 for body, time in due.items()
+    }
+    assert running.timers.dequeue.lost == 1
+    await machine.stop()
+
+
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("field", ["time", "first_pos", "last_pos", "num"])
 async def test_a_damaged_slot_is_noticed(field: str) -> None:
     """A slot that points nowhere, or to another second's unit, is filled from the timer log."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 from rocketmq_py.assembly.kernel import Kernel
 from rocketmq_py.assembly.stages import build_broker
@@ -25,6 +25,9 @@ from rocketmq_py.store.draft import Draft
 from rocketmq_py.store.message_store import MessageStore
 from rocketmq_py.store.put_result import PutMessageResult
 from rocketmq_py.store.timer.timer_message_store import TimerMessageStore
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 ROOT = "/srv/store"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -96,12 +99,15 @@ class TimerMachine:
     """
 
     def __init__(self, seed: int = 0, *, personality: Personality = Personality.EXT4, **settings: Any) -> None:
-        self.clock = SimulatedClock()
+        # Each machine of a lab begins at the same moment, whatever the loop has seen before.
+        self.clock = SimulatedClock(EPOCH_MS - round(asyncio.get_running_loop().time() * 1000))
         self.disk = SimulatedFileSystem(self.clock, personality=personality)
         self.files: FileSystem = self.disk
         self.running: RunningBroker | None = None
         self._random = random.Random(seed)
         self._settings = {**SIZES, **settings}
+        #: How long a call in a thread takes; 0 for none of the virtual time.
+        self.blocking_seconds = 0.0
         self._boots = 0
         self._boot()
 
@@ -112,11 +118,15 @@ class TimerMachine:
     async def start(self, **settings: Any) -> RunningBroker:
         """Start a broker on what lies on the disk."""
         store_config = replace(MessageStoreConfig(store_path_root_dir=ROOT), **{**self._settings, **settings})
-        environment = Environment(self.clock, random.Random(1), self.files, run_inline)
+        environment = Environment(self.clock, random.Random(1), self.files, self._run_blocking)
         kernel = build_broker(BrokerConfig(listen_port=0), store_config, environment, "delay")
         self.running = RunningBroker(kernel)
         await kernel.start()
         return self.running
+
+    async def _run_blocking(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        await asyncio.sleep(self.blocking_seconds)
+        return await run_inline(function, *args)
 
     async def stop(self) -> None:
         """Stop the broker in order."""
