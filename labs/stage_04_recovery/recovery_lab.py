@@ -10,10 +10,11 @@ store = await machine.start()
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from rocketmq_py.assembly.kernel import Kernel
 from rocketmq_py.assembly.stages import build_broker
@@ -43,6 +44,10 @@ SIZES: dict[str, Any] = {
     "max_index_num": 40,
 }
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
+#: Calls that change what is on the disk.
+WRITES: Final = frozenset(
+    ("pwrite", "fdatasync", "fsync", "sync_directory", "allocate", "truncate", "rename", "unlink", "make_directories")
+)
 #: What a machine looks like to its clients: bodies by topic and queue, in order.
 Content = dict[tuple[str, int], list[str]]
 
@@ -101,6 +106,26 @@ class RunningStore:
     async def bodies(self, topic: str = "TopicTest", queue_id: int = 2) -> list[str]:
         """Read one queue."""
         return (await self.content()).get((topic, queue_id), [])
+
+
+class DyingFiles:
+    """A file system that lets so many changes through, and then fails every call: its process is as good as dead."""
+
+    def __init__(self, disk: SimulatedFileSystem, changes: int) -> None:
+        self._disk = disk
+        self.changes_left = changes
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._disk, name)
+
+        def call(*args: Any, **named: Any) -> Any:
+            if name in WRITES or named.get("create"):
+                self.changes_left -= 1
+            if self.changes_left < 0 and name not in ("close", "exists", "is_directory"):
+                raise OSError(errno.EIO, "the process is dead")
+            return function(*args, **named)
+
+        return call
 
 
 class Machine:

@@ -3,39 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import random
-from typing import Any, Final
 
 import pytest
 
-from labs.stage_04_recovery.recovery_lab import ROOT, Machine, numbered
-from rocketmq_py.sim.file_system import SimulatedFileSystem
-
-#: Calls that change what is on the disk.
-WRITES: Final = frozenset(
-    ("pwrite", "fdatasync", "fsync", "sync_directory", "allocate", "truncate", "rename", "unlink", "make_directories")
-)
-
-
-class DyingFiles:
-    """A file system that lets so many changes through, and then fails every call: its process is as good as dead."""
-
-    def __init__(self, disk: SimulatedFileSystem, changes: int) -> None:
-        self._disk = disk
-        self.changes_left = changes
-
-    def __getattr__(self, name: str) -> Any:
-        function = getattr(self._disk, name)
-
-        def call(*args: Any, **named: Any) -> Any:
-            if name in WRITES or named.get("create"):
-                self.changes_left -= 1
-            if self.changes_left < 0 and name not in ("close", "exists", "is_directory"):
-                raise OSError(errno.EIO, "the process is dead")
-            return function(*args, **named)
-
-        return call
+from labs.stage_04_recovery.recovery_lab import ROOT, DyingFiles, Machine, numbered
 
 
 def copy(machine: Machine, seed: int) -> Machine:

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from labs.stage_04_recovery.test_interrupted import DyingFiles
+from labs.stage_04_recovery.recovery_lab import DyingFiles
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.errors import CorruptDataError
 from rocketmq_py.common.table import Table

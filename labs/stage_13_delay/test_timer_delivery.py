@@ -29,7 +29,7 @@ async def test_any_delay_in_milliseconds_comes_at_the_first_full_second_behind_i
     delays = [1, 999, 1_000, 1_234, 4_999, 5_000, 61_500, 7_777_777, 26 * HOUR + 5, 71 * HOUR, 72 * HOUR]
     put_at = machine.clock.wall_ms()
     for delay in delays:
-        result = await running.put(str(delay), delay_ms=delay)
+        result = await running.put_one(str(delay), delay_ms=delay)
         assert result.status is PutMessageStatus.PUT_OK
     assert await running.messages() == []
 
@@ -59,7 +59,7 @@ async def test_a_message_waits_in_the_timer_topic_and_comes_with_its_story() -> 
     machine = TimerMachine()
     running = await machine.start()
     await asyncio.sleep(0.25)
-    await running.put("tea", delay_ms=3_000, properties={"KEYS": "kettle"}, reconsume_times=2)
+    await running.put_one("tea", delay_ms=3_000, properties={"KEYS": "kettle"}, reconsume_times=2)
 
     (waiting,) = await running.messages("rmq_sys_wheel_timer")
     assert waiting.queue_id == 0
@@ -94,7 +94,7 @@ async def test_messages_of_one_second_come_in_the_order_in_which_they_were_sent(
     running = await machine.start()
     at = EPOCH_MS + 60_500
     for number in range(0, 700, 7):
-        await running.put_all([draft(f"{n:03d}", deliver_ms=at) for n in range(number, number + 7)])
+        await running.put(*[draft(f"{n:03d}", deliver_ms=at) for n in range(number, number + 7)])
         await asyncio.sleep(0.05)
     await asyncio.sleep(70)
 
@@ -109,8 +109,8 @@ async def test_a_time_that_has_passed_is_no_time() -> None:
     machine = TimerMachine()
     running = await machine.start()
     for body, time in (("now", EPOCH_MS), ("past", 1), ("negative", -5)):
-        await running.put(body, deliver_ms=time)
-    await running.put("zero", delay_ms=0)
+        await running.put_one(body, deliver_ms=time)
+    await running.put_one("zero", delay_ms=0)
 
     came = await running.messages()
     assert [message.body.decode() for message in came] == ["now", "past", "negative", "zero"]
@@ -125,9 +125,9 @@ async def test_seconds_go_before_milliseconds_and_those_before_a_time() -> None:
     machine = TimerMachine()
     running = await machine.start()
     both = {"TIMER_DELAY_SEC": "10"}
-    await running.put("seconds", delay_ms=20_000, deliver_ms=EPOCH_MS + 30_000, properties=both)
-    await running.put("milliseconds", delay_ms=20_000, deliver_ms=EPOCH_MS + 30_000)
-    await running.put("time", deliver_ms=EPOCH_MS + 30_000)
+    await running.put_one("seconds", delay_ms=20_000, deliver_ms=EPOCH_MS + 30_000, properties=both)
+    await running.put_one("milliseconds", delay_ms=20_000, deliver_ms=EPOCH_MS + 30_000)
+    await running.put_one("time", deliver_ms=EPOCH_MS + 30_000)
     await asyncio.sleep(60)
     arrived = await running.arrivals()
     assert {body: round((time - EPOCH_MS) / 1000) for body, time in arrived.items()} == {
@@ -143,7 +143,7 @@ async def test_a_store_without_timers_gets_no_files_for_them() -> None:
     """Nobody pays for a wheel that does not turn: no file, no write, however long the broker runs."""
     machine = TimerMachine()
     running = await machine.start()
-    await running.put("plain")
+    await running.put_one("plain")
     await asyncio.sleep(600)
     await machine.stop()
     assert not [path for path in machine.disk.paths() if "timer" in path]
@@ -154,7 +154,7 @@ async def test_an_idle_broker_writes_nothing_for_timers_that_are_done() -> None:
     """The checkpoint follows the clock once a minute when nothing else happens, not every second."""
     machine = TimerMachine()
     running = await machine.start()
-    await running.put("one", delay_ms=2_000)
+    await running.put_one("one", delay_ms=2_000)
     await asyncio.sleep(30)
     before = machine.disk.calls["fdatasync"]
     await asyncio.sleep(600)
@@ -170,7 +170,7 @@ async def test_what_was_delivered_is_not_redirected_again() -> None:
     """The stored text still asks for a delay; TIMER_OUT_MS in it says that this was done."""
     machine = TimerMachine()
     running = await machine.start()
-    await running.put("once", delay_ms=1_500)
+    await running.put_one("once", delay_ms=1_500)
     await asyncio.sleep(10)
     (came,) = await running.messages()
     assert came.properties["TIMER_DELAY_MS"] == "1500"

@@ -82,7 +82,7 @@ async def test_the_files_hold_what_the_layouts_say() -> None:
     running = await machine.start()
     one, two = EPOCH_MS + 60_000, EPOCH_MS + 90_000
     for body, time in (("a", one + 1), ("b", one + 999), ("c", two + 1), ("d", one + 1)):
-        await running.put(body, deliver_ms=time)
+        await running.put_one(body, deliver_ms=time)
     await asyncio.sleep(2.5)
     records = await running.messages("rmq_sys_wheel_timer")
     await machine.stop()
@@ -114,12 +114,12 @@ async def test_a_file_of_the_log_ends_with_a_blank_unit_and_the_next_goes_on() -
     machine = TimerMachine()
     running = await machine.start()
     at = EPOCH_MS + 60_500
-    await running.put_all([draft(str(n), deliver_ms=at) for n in range(UNITS_PER_FILE)])
+    await running.put(*[draft(str(n), deliver_ms=at) for n in range(UNITS_PER_FILE)])
     await asyncio.sleep(1)
     size = SIZES["mapped_file_size_timer_log"]
     full = UNITS_PER_FILE * UNIT_SIZE
     assert machine.disk.read_file(TIMERLOG)[full:] == bytes(size - full)
-    await running.put("next", deliver_ms=at)
+    await running.put_one("next", deliver_ms=at)
     await asyncio.sleep(1)
     first = machine.disk.read_file(TIMERLOG)
     assert first[full : full + 16] == BLANK_LAYOUT.struct.pack(size - full, 0, 0xCBD43194 - (1 << 32))
@@ -153,8 +153,8 @@ async def test_a_message_beyond_the_window_is_rolled_on_until_it_is_due() -> Non
     machine = TimerMachine(timer_roll_window_slot=20)
     running = await machine.start()
     due = EPOCH_MS + 100_500
-    await running.put("far", deliver_ms=due)
-    await running.put("near", deliver_ms=EPOCH_MS + 10_500)
+    await running.put_one("far", deliver_ms=due)
+    await running.put_one("near", deliver_ms=EPOCH_MS + 10_500)
     await asyncio.sleep(30)
     assert running.timers.metrics.timing_count(TOPIC) == 1
     await machine.kill()
@@ -182,11 +182,11 @@ async def test_a_message_beyond_the_window_is_rolled_on_until_it_is_due() -> Non
 async def waiting(machine: TimerMachine, count: int = 30) -> dict[str, int]:
     """Run a broker that takes timers for the next minutes, some of them delivered before it stops; return what waits."""
     running = await machine.start()
-    await running.put_all([draft(f"early{n}", deliver_ms=EPOCH_MS + 1_500) for n in range(5)])
+    await running.put(*[draft(f"early{n}", deliver_ms=EPOCH_MS + 1_500) for n in range(5)])
     due = {}
     for n in range(count):
         due[f"{n}"] = first_full_second(EPOCH_MS + 60_500 + 1_000 * (n % 7))
-        await running.put(f"{n}", deliver_ms=due[f"{n}"] - 500)
+        await running.put_one(f"{n}", deliver_ms=due[f"{n}"] - 500)
         await asyncio.sleep(0.2)
     await asyncio.sleep(4)
     await machine.stop()
@@ -258,7 +258,7 @@ async def test_a_unit_that_leads_to_another_message_does_not_deliver_it_early() 
     machine = TimerMachine()
     running = await machine.start()
     for number in range(4):
-        await running.put(f"{number}", deliver_ms=EPOCH_MS + 10_500 + 10_000 * number)
+        await running.put_one(f"{number}", deliver_ms=EPOCH_MS + 10_500 + 10_000 * number)
     await asyncio.sleep(2.5)
     await machine.stop()
     # The first unit takes over where the last one points to.
@@ -298,7 +298,7 @@ async def test_a_torn_end_of_the_log_is_cut_off_and_made_again(cut: int) -> None
     due = {}
     for n in range(12):
         due[f"{n}"] = first_full_second(EPOCH_MS + 60_500 + 1_000 * n)
-        await running.put(f"{n}", deliver_ms=due[f"{n}"] - 500)
+        await running.put_one(f"{n}", deliver_ms=due[f"{n}"] - 500)
     await asyncio.sleep(0.3)
     await machine.kill()
     end = 12 * 52
@@ -332,7 +332,7 @@ async def test_another_precision_makes_the_wheel_anew() -> None:
     assert running.timers.report.is_rebuilt
     # Half a second earlier than with full seconds, and not before the time that was asked for.
     assert await all_came(machine, running, {body: time - 500 for body, time in due.items()}) == set()
-    await running.put("half", delay_ms=700)
+    await running.put_one("half", delay_ms=700)
     at = machine.clock.wall_ms() + 700
     await asyncio.sleep(2)
     assert (await running.arrivals())["half"] - at < 520
@@ -344,10 +344,10 @@ async def test_a_record_of_the_timer_topic_without_a_time_stops_nobody() -> None
     """A 5.3.3 broker that meets one takes no timer in any more. Here it is logged, counted and passed over."""
     machine = TimerMachine()
     running = await machine.start()
-    await running.put("before", delay_ms=5_000)
-    await running.put("stray", topic="rmq_sys_wheel_timer", queue_id=0)
-    await running.put("odd", topic="rmq_sys_wheel_timer", queue_id=0, properties={"TIMER_OUT_MS": "soon"})
-    await running.put("after", delay_ms=5_000)
+    await running.put_one("before", delay_ms=5_000)
+    await running.put_one("stray", topic="rmq_sys_wheel_timer", queue_id=0)
+    await running.put_one("odd", topic="rmq_sys_wheel_timer", queue_id=0, properties={"TIMER_OUT_MS": "soon"})
+    await running.put_one("after", delay_ms=5_000)
     await asyncio.sleep(10)
     assert sorted(await running.arrivals()) == ["after", "before"]
     assert running.timers.enqueue.unreadable == 2
@@ -366,7 +366,7 @@ async def test_a_full_disk_holds_timers_up_and_loses_none(operation: str) -> Non
     machine.disk.faults.append(Fault(operation, "timerlog", errno.ENOSPC, times=7))
     machine.disk.faults.append(Fault(operation, "timerwheel", errno.ENOSPC, times=7))
     for n in range(25):
-        assert (await running.put(f"{n}", delay_ms=3_000 + 1_000 * n)).status is PutMessageStatus.PUT_OK
+        assert (await running.put_one(f"{n}", delay_ms=3_000 + 1_000 * n)).status is PutMessageStatus.PUT_OK
     await asyncio.sleep(60)
     assert len(await running.arrivals()) == 25
     assert not running.timers.progress.failure
@@ -378,12 +378,12 @@ async def test_a_failed_sync_of_the_timer_log_is_final_until_the_next_start() ->
     """The kernel forgets what it could not write; the next start finds out, and nothing acknowledged is lost."""
     machine = TimerMachine()
     running = await machine.start()
-    await running.put("a", delay_ms=8_000)
+    await running.put_one("a", delay_ms=8_000)
     machine.disk.faults.append(Fault("fdatasync", "timerlog"))
     await asyncio.sleep(3)
     assert running.timers.progress.failure
-    assert (await running.put("b", delay_ms=8_000)).status is PutMessageStatus.SERVICE_NOT_AVAILABLE
-    assert (await running.put("plain")).status is PutMessageStatus.PUT_OK
+    assert (await running.put_one("b", delay_ms=8_000)).status is PutMessageStatus.SERVICE_NOT_AVAILABLE
+    assert (await running.put_one("plain")).status is PutMessageStatus.PUT_OK
     await asyncio.sleep(10)
     assert sorted(await running.arrivals()) == ["plain"]
     await machine.stop()
@@ -398,7 +398,7 @@ async def test_a_store_that_refuses_for_a_while_gets_the_messages_later() -> Non
     """Differs from RocketMQ, which drops a timer after three tries in a second and a half."""
     machine = TimerMachine()
     running = await machine.start()
-    await running.put_all([draft(f"{n}", delay_ms=2_000) for n in range(5)])
+    await running.put(*[draft(f"{n}", delay_ms=2_000) for n in range(5)])
     await asyncio.sleep(1)
     tick: Any = running.store._putter._tick
     tick.refuse("the disk is full")
@@ -416,7 +416,7 @@ async def test_files_of_the_timer_log_go_with_the_messages_that_they_point_to() 
     machine = TimerMachine(mapped_file_size_commit_log=8_192, file_reserved_time=1)
     running = await machine.start()
     for n in range(120):
-        await running.put(f"{n}", delay_ms=2_000)
+        await running.put_one(f"{n}", delay_ms=2_000)
         await asyncio.sleep(0.1)
     await asyncio.sleep(5)
     before = machine.disk.list_directory(f"{ROOT}/timerlog")
@@ -432,7 +432,7 @@ async def test_files_of_the_timer_log_go_with_the_messages_that_they_point_to() 
     assert after
     assert after == before[-len(after) :]
     assert len(after) < len(before)
-    await running.put("then", delay_ms=2_000)
+    await running.put_one("then", delay_ms=2_000)
     await asyncio.sleep(5)
     assert "then" in await running.arrivals()
     await machine.stop()

@@ -51,7 +51,7 @@ async def run(steps: list[tuple[str, Any]], window: int) -> None:
             # Well before its second, or not at all: within it either may be first.
             if model.deliver[body] - now > 1_500 and body not in model.deleted:
                 model.deleted.add(body)
-                await running.put_all([deletion(body, model.deliver[body])])
+                await running.put(deletion(body, model.deliver[body]))
         elif kind == "wait":
             await asyncio.sleep(value / 1_000)
         elif kind in ("stop", "kill"):
@@ -75,7 +75,7 @@ async def _put(running: RunningBroker, model: Model, now: int, moments: list[int
         # What was due when it was put is not delayed, and never at a full second in this lab.
         model.due[body] = first_full_second(now + moment) if moment > 0 else now - 1
         drafts.append(draft(body, queue_id=0, deliver_ms=now + moment))
-    for result in await running.put_all(drafts):
+    for result in await running.put(*drafts):
         assert result.is_stored
 
 

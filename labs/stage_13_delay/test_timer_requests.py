@@ -248,10 +248,10 @@ async def test_a_deletion_meets_its_message_in_their_second() -> None:
     machine = TimerMachine()
     running = await machine.start()
     at = EPOCH_MS + 30_500
-    await running.put_all([draft(body, deliver_ms=at) for body in ("gone", "kept", "other second", "old form")])
-    await running.put("gone", topic="OtherTopic", deliver_ms=at)
+    await running.put(*[draft(body, deliver_ms=at) for body in ("gone", "kept", "other second", "old form")])
+    await running.put_one("gone", topic="OtherTopic", deliver_ms=at)
     old = draft("no old form", deliver_ms=at, properties={"TIMER_DEL_UNIQKEY": "key-old form"})
-    await running.put_all([deletion("gone", at), deletion("other second", at + 1_000), deletion("never was", at), old])
+    await running.put(deletion("gone", at), deletion("other second", at + 1_000), deletion("never was", at), old)
     await asyncio.sleep(1)
     assert running.timers.metrics.timing_count(TOPIC) == 0
     await asyncio.sleep(40)
@@ -270,9 +270,9 @@ async def test_a_deletion_beyond_the_window_is_rolled_on_beside_its_message() ->
     machine = TimerMachine(timer_roll_window_slot=10)
     running = await machine.start()
     at = EPOCH_MS + 90_500
-    await running.put("gone", deliver_ms=at)
+    await running.put_one("gone", deliver_ms=at)
     await asyncio.sleep(7)
-    await running.put_all([deletion("gone", at), draft("kept", deliver_ms=at)])
+    await running.put(deletion("gone", at), draft("kept", deliver_ms=at))
     await asyncio.sleep(100)
     assert sorted(await running.arrivals()) == ["kept"]
     assert running.timers.metrics.timing_count(TOPIC) == 0
@@ -396,8 +396,8 @@ async def test_counts_that_a_kill_made_wrong_are_counted_anew() -> None:
     """They are kept in memory and written now and then; after a kill the timer log is asked."""
     machine = TimerMachine()
     running = await machine.start()
-    await running.put_all([draft(f"{n}", delay_ms=60_000 + 1_000 * n) for n in range(9)])
-    await running.put_all([deletion("3", machine.clock.wall_ms() + 63_000)])
+    await running.put(*[draft(f"{n}", delay_ms=60_000 + 1_000 * n) for n in range(9)])
+    await running.put(deletion("3", machine.clock.wall_ms() + 63_000))
     await asyncio.sleep(3)
     await machine.kill()
     running = await machine.start()
@@ -417,11 +417,11 @@ async def test_enqueue_and_dequeue_can_be_stopped_while_the_broker_runs() -> Non
     machine = TimerMachine()
     running = await machine.start(timer_stop_enqueue=True)
     config = running.kernel.store_config
-    await running.put("a", delay_ms=2_000)
+    await running.put_one("a", delay_ms=2_000)
     await asyncio.sleep(5)
     assert running.timers.enqueue_behind_messages() == 1
     config.timer_stop_enqueue, config.timer_stop_dequeue = False, True
-    await running.put("b", delay_ms=2_000)
+    await running.put_one("b", delay_ms=2_000)
     await asyncio.sleep(10)
     assert sorted(await running.arrivals()) == ["a"], "it was due when it was taken in"
     assert running.timers.dequeue_behind_ms() > 5_000

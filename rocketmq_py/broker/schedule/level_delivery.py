@@ -14,7 +14,6 @@ Source: `ScheduleMessageService.DeliverDelayedMessageTimerTask`, RocketMQ 5.3, w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -36,6 +35,7 @@ from rocketmq_py.store.get_message import MAX_EXTENSION_ADDRESS, GetMessageResul
 from rocketmq_py.store.message_store import MessageStore
 from rocketmq_py.store.offset_search import store_timestamp_of
 from rocketmq_py.store.put_result import PutMessageResult, PutMessageStatus
+from rocketmq_py.store.woken_work import WokenWork
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ class LevelDelivery:
         on_delivered: told how each message went that was put.
 
     Attributes:
+        work: runs the delivery in a task, batch by batch; a stop lets the batch under way come to its end.
         delivered: how many messages were put into their real topics.
         skipped: how many could not be delivered, ever: unreadable, or without a place to go.
     """
@@ -101,41 +102,13 @@ class LevelDelivery:
         self._run_blocking = run_blocking
         self._turn = turn
         self._on_delivered = on_delivered
+        self.work = WokenWork(f"the delivery of level {level}", self._deliver, ERROR_SECONDS)
         self._is_empty = False
-        self._is_stopping = False
-        self._woken = asyncio.Event()
-
-    # --- life ---------------------------------------------------------------------------------------------------------
-
-    async def run(self) -> None:
-        """Deliver until `stop` is called. What goes wrong is logged, and tried again after ten seconds."""
-        while not self._is_stopping:
-            self._woken.clear()
-            try:
-                pause = await self._deliver()
-            except Exception:
-                # Broad on purpose: whatever one message does, the level must go on.
-                logger.exception("level %d failed at offset %s", self.level, self._offsets.get(self.level))
-                pause = ERROR_SECONDS
-            if pause != 0 and not self._is_stopping:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._woken.wait()
-            self._is_empty = False
-
-    def stop(self) -> None:
-        """Let `run` end after the batch that is under way: its offset counts."""
-        self._is_stopping = True
-        self._woken.set()
 
     def arrived(self) -> None:
         """Look again if the queue was empty. Otherwise its first message is the next one due, whatever comes behind."""
         if self._is_empty:
-            self._woken.set()
-
-    def wake(self) -> None:
-        """Look again, whatever there was to wait for."""
-        self._woken.set()
+            self.work.wake()
 
     # --- look and decide ----------------------------------------------------------------------------------------------
 
@@ -145,6 +118,7 @@ class LevelDelivery:
         Returns:
             Seconds until the next look, None for "when a message arrives".
         """
+        self._is_empty = False
         queue = self._store.queues.find(SCHEDULE_TOPIC, self.queue_id)
         offset = self._offset(queue)
         if queue is None or offset >= queue.max_offset:
@@ -273,7 +247,7 @@ class LevelDelivery:
         logger.error("the delayed message at offset %d of level %d is not delivered: %s", offset, self.level, why)
 
     def __repr__(self) -> str:
-        state = "stopping" if self._is_stopping else "empty" if self._is_empty else "waiting or at work"
+        state = "stopping" if self.work.is_stopping else "empty" if self._is_empty else "waiting or at work"
         return f"<LevelDelivery {self.level} at {self._offsets.get(self.level)} {state}, delivered {self.delivered}>"
 
 

@@ -113,12 +113,12 @@ class ScheduleMessageService:
                 self._on_delivered,
             )
             self._deliveries[level] = delivery
-            self._tasks.append(loop.create_task(delivery.run(), name=f"deliver level {level}"))
+            self._tasks.append(loop.create_task(delivery.work.run(), name=f"deliver level {level}"))
 
     async def end(self) -> None:
         """End delivering; for a stop, and for a master that becomes a slave."""
         for delivery in self._deliveries.values():
-            delivery.stop()
+            delivery.work.stop()
         tasks, self._tasks = self._tasks, []
         await asyncio.gather(*tasks)
         self._deliveries.clear()
@@ -156,7 +156,7 @@ class ScheduleMessageService:
     def wake_all(self) -> None:
         """Let every level look again."""
         for delivery in self._deliveries.values():
-            delivery.wake()
+            delivery.work.wake()
 
     # --- for operators ------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ Source: `TimerMessageStore#dequeue`, `TimerDequeueGetMessageService`, RocketMQ 5
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from array import array
 from collections import Counter
@@ -24,12 +23,13 @@ from rocketmq_py.common.record import Record
 from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.store.draft import Draft
 from rocketmq_py.store.timer.timer_delivery import TimerDelivery
-from rocketmq_py.store.timer.timer_enqueue import BATCH, BATCH_BYTES, RETRY_SECONDS, is_worth_a_line
+from rocketmq_py.store.timer.timer_enqueue import BATCH, BATCH_BYTES, RETRY_SECONDS
 from rocketmq_py.store.timer.timer_log import TimerLog, TimerUnit
 from rocketmq_py.store.timer.timer_metrics import TimerMetrics
 from rocketmq_py.store.timer.timer_progress import TimerProgress
 from rocketmq_py.store.timer.timer_records import TimerRecords, delete_key, delivery, out_time, own_key, real_topic
 from rocketmq_py.store.timer.timer_wheel import Slot, TimerWheel
+from rocketmq_py.store.woken_work import WokenWork
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class TimerDequeueService:
         metrics: counts what waits.
 
     Attributes:
+        work: runs it; woken when something was put into the wheel, stopped after the present slot.
         is_reading: whether a thread may be reading the timer log.
         should_run: whether this broker delivers: a slave does not.
         deleted: how many messages were deleted before their time.
@@ -101,54 +102,31 @@ class TimerDequeueService:
         self._delivery = delivery
         self._progress = progress
         self._metrics = metrics
-        self._wanted = asyncio.Event()
-        self._is_stopping = False
+        self.work = WokenWork("the delivery of timers", self._step, RETRY_SECONDS)
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits in the wheel."""
         return self._wheel.latest_ms < self._progress.read_time_ms
 
-    def wake(self) -> None:
-        """Look at the wheel: something was put into it."""
-        self._wanted.set()
-
-    def stop(self) -> None:
-        """End after the present slot."""
-        self._is_stopping = True
-        self._wanted.set()
-
-    async def run(self) -> None:
-        """Work until `stop`."""
-        failures = 0
-        while not self._is_stopping:
-            try:
-                await self._catch_up()
-                failures = 0
-                seconds = self._seconds_to_next()
-            except Exception as error:
-                # Broad on purpose: the slot stays where it is, and nothing may end the timers of this process.
-                failures += 1
-                if is_worth_a_line(failures):
-                    logger.exception("a slot of timers cannot be delivered (%s), %d times now", error, failures)
-                seconds = RETRY_SECONDS
-            self._wanted.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._wanted.wait()
+    async def _step(self) -> float | None:
+        """Deliver what is due; return how long the present slot lasts."""
+        await self._catch_up()
+        return self._seconds_to_next()
 
     def _seconds_to_next(self) -> float | None:
         """Return how long the present slot lasts; None if there is nothing to wait for."""
-        if self.is_idle:
-            return None
         progress = self._progress
+        if self.is_idle or progress.is_catching_up:
+            return None
         left_ms = progress.write_time_ms + progress.precision_ms - self._environment.clock.wall_ms()
         return min(max(left_ms / 1000, 0.001), LONGEST_SLEEP)
 
     def _may_run(self) -> bool:
         return (
             self.should_run
-            and not self._is_stopping
+            and not self.work.is_stopping
+            and not self._progress.is_catching_up
             and not self._config.timer_stop_dequeue
             and not self._progress.failure
         )

@@ -8,8 +8,6 @@ Source: `TimerMessageStore#enqueue`, `#doEnqueue`, RocketMQ 5.3.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
 import logging
 from array import array
@@ -38,6 +36,7 @@ from rocketmq_py.store.timer.timer_records import (
     real_topic,
 )
 from rocketmq_py.store.timer.timer_wheel import SLOTS_AHEAD, Slot, TimerWheel
+from rocketmq_py.store.woken_work import WokenWork
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +92,7 @@ class TimerEnqueueService:
         wake_dequeue: called when a slot was changed.
 
     Attributes:
+        work: runs it; woken when a message was put into the timer topic, stopped after the present batch.
         should_run: whether this broker takes timers in: a slave that does not deliver does not.
         enqueued: how many units were written.
         unreadable: how many records could not be read, or did not say when they are due.
@@ -127,43 +127,30 @@ class TimerEnqueueService:
         self._window = roll_window(config.timer_roll_window_slot, config.timer_precision_ms)
         self._handled = Handled(0, 0, array("q"))
         self._next_handled = 0
-        self._wanted = asyncio.Event()
-        self._is_stopping = False
+        self.work = WokenWork("taking timers in", self._step, RETRY_SECONDS)
 
     def resume(self, handled: Handled) -> None:
         """Go on after a start: some of the records that are read first are in the log already."""
         self._handled, self._next_handled = handled, 0
 
-    def wake(self) -> None:
-        """Look now: a message was put into the timer topic."""
-        self._wanted.set()
+    async def _step(self) -> float:
+        """Take one batch in; return the seconds until the next one is worth a look."""
+        try:
+            if await self._take_batch():
+                return 0
+        except Exception:
+            # What is in the wheel does not wait for a record that cannot be read.
+            self._let_deliver()
+            raise
+        if self._may_run() and not self._is_all_seen():
+            return UNSEEN_SECONDS
+        self._let_deliver()
+        return IDLE_SECONDS
 
-    def stop(self) -> None:
-        """End after the present batch."""
-        self._is_stopping = True
-        self._wanted.set()
-
-    async def run(self) -> None:
-        """Work until `stop`."""
-        failures = 0
-        while not self._is_stopping:
-            try:
-                if await self._step():
-                    failures = 0
-                    # So that a long backlog lets others work in between.
-                    await asyncio.sleep(0)
-                    continue
-                seconds = IDLE_SECONDS if self._is_all_seen() or not self._may_run() else UNSEEN_SECONDS
-            except Exception as error:
-                # Broad on purpose: nothing that one batch does may end the timers of this process.
-                failures += 1
-                if is_worth_a_line(failures):
-                    logger.exception("timer messages cannot be taken in (%s), %d times now", error, failures)
-                seconds = RETRY_SECONDS
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._wanted.wait()
-            self._wanted.clear()
+    def _let_deliver(self) -> None:
+        if self._progress.is_catching_up:
+            self._progress.is_catching_up = False
+            self._wake_dequeue()
 
     def _is_all_seen(self) -> bool:
         """Whether every record that was ever put into the topic was taken in."""
@@ -179,7 +166,7 @@ class TimerEnqueueService:
         behind = progress.write_time_ms - progress.read_time_ms
         return behind <= SLOTS_AHEAD * progress.precision_ms or self._wheel.latest_ms < progress.read_time_ms
 
-    async def _step(self) -> bool:
+    async def _take_batch(self) -> bool:
         """Take one batch in; return whether there was one."""
         queue = self._store.find_queue(TIMER_TOPIC, 0)
         if not self._may_run() or not isinstance(queue, ConsumeQueue):
@@ -276,11 +263,6 @@ class TimerEnqueueService:
             delivery(request.record, NEVER_ENQUEUED, now, is_roll=False) for request in due if not request.is_delete
         ]
         await self._delivery.deliver([draft for draft in drafts if draft is not None])
-
-
-def is_worth_a_line(failures: int) -> bool:
-    """Tell whether to log the nth failure in a row: the first, second, fourth, eighth ..."""
-    return failures & (failures - 1) == 0
 
 
 def within(sizes: Sequence[int], limit: int) -> int:

@@ -154,7 +154,7 @@ class TimerFlushService:
         if self._mark is None:
             progress = self._progress
             read_time = progress.read_time_ms
-            if self._dequeue.is_idle:
+            if self._dequeue.is_idle and not progress.is_catching_up:
                 now = self._environment.clock.wall_ms()
                 read_time = max(read_time, progress.write_time_ms, now - now % progress.precision_ms)
             self._mark = Mark(read_time, progress.queue_offset, self._delivery.delivered, self._commit_log.max_offset)

@@ -115,7 +115,7 @@ class TimerMessageStore:
             self.delivery,
             self.progress,
             self.metrics,
-            self.dequeue.wake,
+            self.dequeue.work.wake,
         )
         self.flusher = TimerFlushService(
             config,
@@ -129,7 +129,9 @@ class TimerMessageStore:
             self.dequeue,
             self.metrics,
         )
-        self.hook = TimerHook(config, environment, self.num_at, self.enqueue.wake, lambda: bool(self.progress.failure))
+        self.hook = TimerHook(
+            config, environment, self.num_at, self.enqueue.work.wake, lambda: bool(self.progress.failure)
+        )
         # A slave delivers nothing; its master does.
         self.enqueue.should_run = self.dequeue.should_run = config.broker_role is not BrokerRole.SLAVE
         self.delivery.on_delivered.append(self._delivered)
@@ -157,8 +159,8 @@ class TimerMessageStore:
         self._enqueue_rate.measure(0, loop.time())
         self._dequeue_rate.measure(0, loop.time())
         self._tasks = [
-            loop.create_task(self.enqueue.run(), name="TimerEnqueueService"),
-            loop.create_task(self.dequeue.run(), name="TimerDequeueService"),
+            loop.create_task(self.enqueue.work.run(), name="TimerEnqueueService"),
+            loop.create_task(self.dequeue.work.run(), name="TimerDequeueService"),
         ]
 
     def _is_in_use(self) -> bool:
@@ -176,8 +178,7 @@ class TimerMessageStore:
         queue = self._queue()
         report = self.report = await run_blocking(recovery.recover, queue, self._environment.clock.wall_ms())
         progress.queue_offset, progress.read_time_ms = report.queue_offset, report.read_time_ms
-        # Behind a clock that was set back slots were delivered already; nothing may be put into them.
-        progress.write_time_ms = max(progress.write_time_ms, progress.read_time_ms)
+        progress.write_time_ms, progress.is_catching_up = progress.read_time_ms, True
         self.enqueue.resume(report.handled)
         self.flusher.checkpoint = checkpoint
         self.flusher.wants_recount = not self._was_clean()
@@ -206,8 +207,8 @@ class TimerMessageStore:
 
     async def stop_serving(self) -> None:
         """Finish the slot and the batch that are under way, as far as that takes no longer than a moment."""
-        self.enqueue.stop()
-        self.dequeue.stop()
+        self.enqueue.work.stop()
+        self.dequeue.work.stop()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
             for task in late:
@@ -226,7 +227,7 @@ class TimerMessageStore:
     def _delivered(self, draft: Draft) -> None:
         if draft.topic == TIMER_TOPIC:
             # Rolled on: it may be due soon.
-            self.enqueue.wake()
+            self.enqueue.work.wake()
 
     async def flush(self) -> None:
         """Write down what has changed; to be called every `timerFlushIntervalMs`."""

@@ -7,6 +7,9 @@
 A slot is delivered when it lies before `write_time`; a message is put into a slot only at or behind it. Both look at
 one number, on one loop, so no message gets into a slot that was delivered already.
 
+After a start the slots that ended meanwhile stay open until the records that were put before are in the wheel: one of
+them may delete a message in those slots, and it was acknowledged in time.
+
 Source: `currReadTimeMs`, `currWriteTimeMs`, `currQueueOffset` of `TimerMessageStore`, RocketMQ 5.3.
 """
 
@@ -25,6 +28,8 @@ class TimerProgress:
         write_time_ms: beginning of the present slot; never goes back, whatever the clock does.
         queue_offset: the records of the timer topic before it are in the wheel or delivered. Only the enqueue service
             moves it.
+        is_catching_up: whether, after a start, records that were put before it are still to be taken in. Nothing is
+            delivered meanwhile, and `write_time_ms` stays.
         failure: why the timers of this process stand still for good; empty if they do not.
     """
 
@@ -32,8 +37,10 @@ class TimerProgress:
     read_time_ms: int = 0
     write_time_ms: int = 0
     queue_offset: int = 0
+    is_catching_up: bool = False
     failure: str = ""
 
     def move_write_time(self, now_ms: int) -> None:
         """Follow the clock."""
-        self.write_time_ms = max(self.write_time_ms, now_ms - now_ms % self.precision_ms)
+        if not self.is_catching_up:
+            self.write_time_ms = max(self.write_time_ms, now_ms - now_ms % self.precision_ms)
