@@ -254,17 +254,25 @@ class ProducerUser(User):
     def on_start(self) -> None:
         """Start a producer of its own."""
         self.run_state = run_of(self.environment)
-        self.producer = Producer(namesrv_addr=self.run_state.name_servers, environment=CLIENT_ENVIRONMENT)
+        self.producer = self.make_producer(self.run_state)
         self.run_state.loop.run(self.producer.start())
         # Users that were spawned together would otherwise send together for ever.
         gevent.sleep(random.random() / self.environment.parsed_options.rate)
 
+    def make_producer(self, run: Run) -> Producer:
+        """Return the producer, not started."""
+        return Producer(namesrv_addr=run.name_servers, environment=CLIENT_ENVIRONMENT)
+
     @task
     def send(self) -> None:
-        """Send one message and wait for the answer."""
+        """Send one message, or end when consumers are waited for."""
         if self.run_state.is_draining:
             raise StopUser
-        self.run_state.send_by(self.producer, self.delay_level)
+        self.send_one(self.run_state)
+
+    def send_one(self, run: Run) -> None:
+        """Send one message, wait for the answer and count it."""
+        run.send_by(self.producer, self.delay_level)
 
     def on_stop(self) -> None:
         """Close the producer."""

@@ -11,17 +11,12 @@ fails; one that comes again, as it may when a queue changes hands, is no failure
 from __future__ import annotations
 
 import logging
-import random
 import uuid
 from collections.abc import Sequence
 
-import gevent
-from locust import User, constant_throughput, task
-from locust.exception import StopUser
-
 # Locust runs every user class that it finds in this module's names, so the other module's are not imported by name.
 from loadtests import locustfile
-from loadtests.locustfile import CLIENT_ENVIRONMENT, Run, run_of
+from loadtests.locustfile import Run
 from rocketmq_py.client.orderly import ConsumeOrderlyContext, InOrder
 from rocketmq_py.client.producer import Producer
 from rocketmq_py.client.selectors import select_by_hash
@@ -85,34 +80,17 @@ class OrderBook:
 BOOK = OrderBook()
 
 
-class OrderedProducerUser(User):
+class OrderedProducerUser(locustfile.ProducerUser):
     """Sends `--rate` steps a second."""
-
-    weight = 3
-
-    def wait_time(self) -> float:
-        """Return the pause that keeps the rate, whatever a send took."""
-        pause: float = constant_throughput(self.environment.parsed_options.rate)(self)
-        return pause
 
     def on_start(self) -> None:
         """Start a producer of its own."""
-        self.run_state = run_of(self.environment)
-        self.producer = Producer(namesrv_addr=self.run_state.name_servers, environment=CLIENT_ENVIRONMENT)
-        self.run_state.loop.run(self.producer.start())
+        super().on_start()
         self.in_order = OrderedProducer(self.producer)
-        gevent.sleep(random.random() / self.environment.parsed_options.rate)
 
-    @task
-    def send(self) -> None:
-        """Send one step and wait for the answer."""
-        if self.run_state.is_draining:
-            raise StopUser
-        self.run_state.send_by(self.in_order)
-
-    def on_stop(self) -> None:
-        """Close the producer."""
-        self.run_state.loop.run(self.producer.stop())
+    def send_one(self, run: Run) -> None:
+        """Send one step, wait for the answer and count it."""
+        run.send_by(self.in_order)
 
 
 class OrderedConsumerUser(locustfile.ConsumerUser):

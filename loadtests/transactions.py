@@ -9,16 +9,13 @@
 
 from __future__ import annotations
 
-import random
 import time
 import uuid
 from typing import Any
 
-import gevent
-from locust import User, constant_throughput, task
-from locust.exception import StopUser
-
-from loadtests.locustfile import CLIENT_ENVIRONMENT, STAMP, ConsumerUser, Run, run_of
+# Locust runs every user class that it finds in this module's names: the plain producers are not among them.
+from loadtests import locustfile
+from loadtests.locustfile import CLIENT_ENVIRONMENT, STAMP, ConsumerUser, Run
 from rocketmq_py.client.transaction_listener import LocalTransactionState, TransactionSendResult
 from rocketmq_py.client.transaction_producer import TransactionProducer, TransactionProducerConfig
 from rocketmq_py.common.message import Message, MessageExt
@@ -49,32 +46,18 @@ class Ledger:
         return LocalTransactionState.ROLLBACK_MESSAGE if is_rolled_back else LocalTransactionState.COMMIT_MESSAGE
 
 
-class TransactionUser(User):
+class TransactionUser(locustfile.ProducerUser):
     """Sends `--rate` transactional messages a second, one after the other."""
 
-    weight = 3
+    producer: TransactionProducer
 
-    def wait_time(self) -> float:
-        """Return the pause that keeps the rate, whatever a transaction took."""
-        pause: float = constant_throughput(self.environment.parsed_options.rate)(self)
-        return pause
-
-    def on_start(self) -> None:
-        """Start a producer of its own, in one group with the others."""
-        self.run_state = run = run_of(self.environment)
+    def make_producer(self, run: Run) -> TransactionProducer:
+        """Return a producer of the group that all of this process share."""
         config = TransactionProducerConfig(namesrv_addr=run.name_servers, instance_name=f"load-{uuid.uuid4().hex[:12]}")
-        self.producer = TransactionProducer(
-            f"{run.group}Producers", Ledger(run), config, environment=CLIENT_ENVIRONMENT
-        )
-        run.loop.run(self.producer.start())
-        gevent.sleep(random.random() / self.environment.parsed_options.rate)
+        return TransactionProducer(f"{run.group}Producers", Ledger(run), config, environment=CLIENT_ENVIRONMENT)
 
-    @task
-    def transact(self) -> None:
+    def send_one(self, run: Run) -> None:
         """Send one message in a transaction and count it."""
-        run = self.run_state
-        if run.is_draining:
-            raise StopUser
         message, number = run.message()
         if int(number) % ROLLBACK_EVERY:
             run.expect(number)
@@ -95,7 +78,3 @@ class TransactionUser(User):
             # Whatever went wrong is a row in Locust's table of failures.
             result = error
         return result, time.perf_counter() - begin
-
-    def on_stop(self) -> None:
-        """Close the producer."""
-        self.run_state.loop.run(self.producer.stop())
