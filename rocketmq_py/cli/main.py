@@ -16,7 +16,7 @@ import typer
 
 #: Group or command -> module that has it (as `app`), the module of the package it needs, and its help.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
-    "tour": ("rocketmq_py.cli.tour", "rocketmq_py.assembly.retry", "See the finished system at work in 20 s."),
+    "tour": ("rocketmq_py.cli.tour", "rocketmq_py.assembly.transaction", "See the finished system at work in 20 s."),
     "standalone": (
         "rocketmq_py.cli.standalone",
         "rocketmq_py.assembly.namesrv",

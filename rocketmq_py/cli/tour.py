@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import logging
 import os
 import tempfile
@@ -19,6 +17,7 @@ from rocketmq_py.cli.dump import explain, explain_record, read_log
 from rocketmq_py.cli.output import CliError, Output, reporting
 from rocketmq_py.cli.tour_guide import INDEX_SLOTS, MAX_WIDTH, Chapter, Guide
 from rocketmq_py.cli.tour_retry import failing
+from rocketmq_py.cli.tour_transaction import undecided
 from rocketmq_py.client.selectors import select_by_hash
 from rocketmq_py.client.send_result import SendStatus
 from rocketmq_py.common.environment import system_environment
@@ -223,20 +222,6 @@ def _list_files(store: str) -> list[tuple[str, int]]:
     return sorted((name, size) for name, size in found if not name.startswith("consumequeue/") or TOPIC in name)
 
 
-#: Chapters of stages that a slice may not have: a module of the stage, title, and the module with the chapter as `show`.
-LATER_CHAPTERS: Final[Sequence[tuple[str, str, str]]] = (
-    ("rocketmq_py.client.transaction_producer", "Transactions", "rocketmq_py.cli.tour_transaction"),
-)
-
-
-def _later_chapters() -> list[Chapter]:
-    return [
-        (title, importlib.import_module(module).show)
-        for needed, title, module in LATER_CHAPTERS
-        if importlib.util.find_spec(needed)
-    ]
-
-
 #: The chapters, in order; a stage that adds a subsystem adds its chapter here.
 CHAPTERS: Final[Sequence[Chapter]] = (
     ("Messages", ordinary),
@@ -246,7 +231,7 @@ CHAPTERS: Final[Sequence[Chapter]] = (
     ("In order", in_order),
     ("Later", delayed),
     ("Once more, and never again", failing),
-    *_later_chapters(),
+    ("Transactions", undecided),
     ("Back in time", back_in_time),
     ("The files", files),
 )

@@ -30,7 +30,7 @@ class Bank:
         return self._ended[message.body.decode()]
 
 
-async def show(guide: Guide) -> None:
+async def undecided(guide: Guide) -> None:
     """Commit, roll back, and be asked."""
     guide.say(
         "A message may depend on a transaction of its producer's database. The broker stores it where nobody sees it, and "
