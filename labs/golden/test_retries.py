@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -79,8 +78,7 @@ async def test_dead_letters_of_an_apache_broker_are_listed_and_sent_again(tmp_pa
         consumer.register_listener(listener)
         kernel = cluster.kernels[0]
         async with consumer:
-            await eventually(lambda: len(stored(kernel, dlq_topic(GROUP))) == 4, 30)
-            await asyncio.sleep(0.2)
+            await eventually(lambda: len(stored(kernel, dlq_topic(GROUP))) == 4 and len(got) >= 4, 30)
         assert {message.topic for message in got} == {TOPIC}
         tries = sorted((message.keys, message.reconsume_times) for message in got)
         assert tries == [("retry-0", 0), ("retry-1", 0), ("retry-1", 1), ("retry-2", 0)]
