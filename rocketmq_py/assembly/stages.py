@@ -31,6 +31,7 @@ STAGES: Final = (
     "delay",
     "retry",
     "transaction",
+    "ha",
 )
 
 

@@ -41,7 +41,22 @@ class BrokerConfig(TlsSettings):
     broker_not_active_timeout_millis: int = 10_000
     force_register: bool = True
     compressed_register: bool = False
+
+    # --- replicas --------------------------------------------------------------------------------------------------
     enable_slave_acting_master: bool = False
+    enable_remote_escape: bool = False
+    skip_pre_online: bool = False
+    sync_broker_member_group_period: int = 1_000
+    #: Ours: how old a slave's topics, groups and offsets may become. RocketMQ 5 asks once a minute.
+    slave_sync_period: int = 10_000
+    enable_controller_mode: bool = False
+    #: Addresses of the controllers, `host:port;host:port`.
+    controller_addr: str = ""
+    sync_broker_metadata_period: int = 5_000
+    check_sync_state_set_period: int = 5_000
+    sync_controller_metadata_period: int = 10_000
+    controller_heart_beat_timeout_mills: int = 10_000
+    broker_election_priority: int = 2_147_483_647
 
     # --- topics and groups -----------------------------------------------------------------------------------------
     broker_permission: int = READ_WRITE

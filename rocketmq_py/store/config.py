@@ -118,6 +118,30 @@ class MessageStoreConfig:
     timer_check_metrics_when: str = "05"
     timer_metric_small_threshold: int = 1_000_000
 
+    # --- replicas -------------------------------------------------------------------------------------------------
+    #: 0: the broker's own port + 1.
+    ha_listen_port: int = 0
+    #: Where a slave fetches the log from, `host:port`; empty: where the name servers say. RocketMQ 5.3 ignores it.
+    ha_master_address: str = ""
+    ha_send_heartbeat_interval: int = 5_000
+    ha_housekeeping_interval: int = 20_000
+    ha_transfer_batch_size: int = 32_768
+    #: A slave further behind than this does not count as in sync, bytes.
+    ha_max_gap_not_in_sync: int = 256 << 20
+    ha_flow_control_enable: bool = False
+    max_ha_transfer_byte_in_second: int = 100 << 20
+    #: Ours: addresses that may copy the log besides the registered slaves of this broker, `ip;ip`.
+    ha_trusted_slaves: str = ""
+    total_replicas: int = 1
+    in_sync_replicas: int = 1
+    min_in_sync_replicas: int = 1
+    all_ack_in_sync_state_set: bool = False
+    enable_auto_in_sync_replicas: bool = False
+    ha_max_time_slave_not_catchup: int = 15_000
+    sync_master_flush_offset_when_startup: bool = False
+    sync_from_last_file: bool = False
+    async_learner: bool = False
+
     # --- light queues ---------------------------------------------------------------------------------------------
     enable_lmq: bool = False
     enable_multi_dispatch: bool = False

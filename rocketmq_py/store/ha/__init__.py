@@ -1,0 +1,1 @@
+"""Replication: how the bytes of a master's log get into the log of its slaves."""
