@@ -97,6 +97,7 @@ def _check_one(data: memoryview, at: int, start: int, file_end: int, max_record_
     Raises:
         CorruptDataError: it is nothing that a log has.
     """
+    size: int
     size, magic = _SIZE_AND_MAGIC.unpack_from(data, at)
     place, room, end = start + at, file_end - at, len(data)
     if magic == MAGIC_BLANK:
