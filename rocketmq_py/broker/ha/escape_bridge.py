@@ -184,7 +184,8 @@ class EscapeBridge:
         targets = [
             (address, queue_id)
             for queues in route.queue_datas
-            if queues.broker_name != self._config.broker_name and is_writeable(queues.perm)
+            if queues.broker_name != self._config.broker_name
+            and is_writeable(queues.perm)
             and (address := masters.get(queues.broker_name))
             for queue_id in range(queues.write_queue_nums)
         ]

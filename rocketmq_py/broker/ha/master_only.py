@@ -24,9 +24,7 @@ MASTER_ONLY: Final = (
     RequestCode.UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST,
     RequestCode.DELETE_SUBSCRIPTIONGROUP,
 )
-REFUSAL: Final = (
-    "Can't modify topic or subscription group from slave broker, please execute it from master broker."
-)
+REFUSAL: Final = "Can't modify topic or subscription group from slave broker, please execute it from master broker."
 
 
 class MasterOnly:
@@ -45,7 +43,9 @@ class MasterOnly:
         if not self._roles.is_slave:
             return None
         topic = request.command.ext_fields.get("topic", "")
-        if request.command.code == RequestCode.DELETE_TOPIC_IN_BROKER and (is_retry_topic(topic) or is_dlq_topic(topic)):
+        if request.command.code == RequestCode.DELETE_TOPIC_IN_BROKER and (
+            is_retry_topic(topic) or is_dlq_topic(topic)
+        ):
             # `mqadmin deleteSubGroup` asks every broker of a cluster for these, and gives up at the first refusal. The
             # slave loses them with its master.
             return answer()

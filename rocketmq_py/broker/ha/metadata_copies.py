@@ -98,9 +98,7 @@ class TopicCopy:
 
     def _is_unused(self, topic: str) -> bool:
         return (
-            self._topics.select(topic) is None
-            and not self._topics.is_system_topic(topic)
-            and not is_light_queue(topic)
+            self._topics.select(topic) is None and not self._topics.is_system_topic(topic) and not is_light_queue(topic)
         )
 
 
