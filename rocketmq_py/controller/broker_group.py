@@ -241,7 +241,11 @@ class BrokerGroups:
 
     def encode(self) -> bytes:
         """Return the whole state; equal states give equal bytes."""
-        return msgspec.json.encode(_Kept(self.groups, self._retired), order="deterministic")
+        groups = {
+            name: msgspec.structs.replace(group, replicas=dict(sorted(group.replicas.items())))
+            for name, group in sorted(self.groups.items())
+        }
+        return msgspec.json.encode(_Kept(groups, dict(sorted(self._retired.items()))))
 
     def decode(self, data: bytes) -> None:
         """Become the state that some bytes hold.

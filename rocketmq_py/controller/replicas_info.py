@@ -97,26 +97,24 @@ class ReplicasInfoManager:
         broker_name, broker_id = request.broker_name, request.applied_broker_id
         header = headers.ApplyBrokerIdResponseHeader(cluster_name=request.cluster_name, broker_name=broker_name)
         address = request.register_check_code.split(";")[0]
+        group = self._state.find(broker_name)
+        known = group.replicas.get(broker_id) if group is not None else None
+        if known is not None and known.check_code == request.register_check_code:
+            return ControllerResult(header=header)
         problem = self._limits(request.cluster_name, broker_name, request.register_check_code)
         if problem is not None:
             return _refuse(ResponseCode.CONTROLLER_INVALID_REQUEST, problem, header)
-        event = BrokerIdApplied(request.cluster_name, broker_name, broker_id, address, request.register_check_code)
-        group = self._state.find(broker_name)
-        if group is None:
-            if broker_id != FIRST_BROKER_ID:
-                remark = (
-                    f"Broker-set: {broker_name} hasn't been registered in controller, "
-                    f"but broker try to apply brokerId: {broker_id}"
-                )
-                return _refuse(ResponseCode.CONTROLLER_BROKER_ID_INVALID, remark, header)
-            return ControllerResult(header=header, events=[event])
-        known = group.replicas.get(broker_id)
-        if known is not None and known.check_code == request.register_check_code:
-            return ControllerResult(header=header)
+        if group is None and broker_id != FIRST_BROKER_ID:
+            remark = (
+                f"Broker-set: {broker_name} hasn't been registered in controller, "
+                f"but broker try to apply brokerId: {broker_id}"
+            )
+            return _refuse(ResponseCode.CONTROLLER_BROKER_ID_INVALID, remark, header)
         # Differs from RocketMQ, which gives ids below 1 too; -1 means "nobody" in elections.
         if known is not None or broker_id < FIRST_BROKER_ID:
             remark = f"Fail to apply brokerId: {broker_id} in broker-set: {broker_name}"
             return _refuse(ResponseCode.CONTROLLER_BROKER_ID_INVALID, remark, header)
+        event = BrokerIdApplied(request.cluster_name, broker_name, broker_id, address, request.register_check_code)
         return ControllerResult(header=header, events=[event])
 
     def _limits(self, cluster_name: str, broker_name: str, check_code: str) -> str | None:
