@@ -113,8 +113,9 @@ class SlaveSynchronize:
 
     async def _run(self, master: str) -> None:
         while True:
-            while self.is_held():
+            if self.is_held():
                 await asyncio.sleep(HELD_SECONDS)
+                continue
             try:
                 await self.copy_all(master)
                 await self._watch(master, self._period)
