@@ -66,6 +66,7 @@ class HaLab:
         self.master_name = MASTER
         self.disks: dict[str, SimulatedFileSystem] = {}
         self.has_disks = False
+        self._ports: dict[str, tuple[int, int]] = {}
         self._producer: Producer | None = None
         self._stack = stack
 
@@ -100,11 +101,12 @@ class HaLab:
             **{
                 "broker_name": "broker-a",
                 "broker_id": broker_id,
-                "listen_port": 0,
+                "listen_port": self._ports.get(name, (0, 0))[0],
                 "namesrv_addr": self.namesrv.address,
                 **(config or {}),
             },
         )
+        store_settings = {"ha_listen_port": self._ports.get(name, (0, 0))[1], **store_settings}
         store_config: MessageStoreConfig = replace(
             SMALL_STORE, store_path_root_dir=str(self.folder / name), broker_role=role, **store_settings
         )
@@ -116,6 +118,8 @@ class HaLab:
         prepare(kernel)
         await kernel.start()
         self.brokers[name] = kernel
+        # A broker that comes back has its old addresses.
+        self._ports[name] = (kernel.config.listen_port, kernel.get(HAService).port)
         self._stack.push_async_callback(kernel.stop)
         if role is BrokerRole.SLAVE and follow and self.master_name in self.brokers:
             kernel.get(BrokerRoles).set_master(self.master_address)

@@ -74,20 +74,20 @@ async def test_consumers_read_on_from_the_slave_when_the_master_is_gone(
     Experiment: two slaves; a consumer has read half of 200 messages when the master goes.
     Observe: it gets each of the others once, within the time of a route refresh.
     """
-    async with ha_lab(tmp_path, environment, slaves=2, config=READS) as lab:
-        # It takes few at a time, so that most are still to be read when the master goes.
-        async with Reader(lab, pull_threshold_for_queue=4, pull_batch_size=2) as reader:
-            await lab.send(*(str(number) for number in range(100)))
-            await eventually(lambda: len(reader.got) == 100, 10)
-            reader.gate.clear()
-            await lab.send(*(str(number) for number in range(100, 200)))
-            await lab.copied()
-            await lab.stop(MASTER)
-            reader.gate.set()
-            stopped = asyncio.get_running_loop().time()
-            await eventually(lambda: len(reader.got) >= 200, 60)
-            assert reader.bodies == Counter(str(number) for number in range(200))
-            assert reader.got[-1][1] - stopped < 35, "Longer than until the next refresh of the route"
+    # The reader takes few at a time, so that most are still to be read when the master goes.
+    few = {"pull_threshold_for_queue": 4, "pull_batch_size": 2}
+    async with ha_lab(tmp_path, environment, slaves=2, config=READS) as lab, Reader(lab, **few) as reader:
+        await lab.send(*(str(number) for number in range(100)))
+        await eventually(lambda: len(reader.got) == 100, 10)
+        reader.gate.clear()
+        await lab.send(*(str(number) for number in range(100, 200)))
+        await lab.copied()
+        await lab.stop(MASTER)
+        reader.gate.set()
+        stopped = asyncio.get_running_loop().time()
+        await eventually(lambda: len(reader.got) >= 200, 60)
+        assert reader.bodies == Counter(str(number) for number in range(200))
+        assert reader.got[-1][1] - stopped < 35, "Longer than until the next refresh of the route"
 
 
 @pytest.mark.claim("ha-04")
