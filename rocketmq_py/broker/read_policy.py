@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from rocketmq_py.remoting.codes import ResponseCode
+
 MASTER_ID: Final = 0
 
 
@@ -23,12 +25,12 @@ class ReadPolicy(Protocol):
         """Return why reads are refused here with SYSTEM_BUSY, or None."""
         ...
 
-    def suggest(self, group: str, behind_bytes: int, is_slow: bool) -> int:
-        """Return the id of the broker that should be asked next.
+    def direct(self, group: str, code: ResponseCode, is_slow: bool) -> tuple[ResponseCode, int]:
+        """Return what the reader is answered, and the id of the broker that it should ask next.
 
         Args:
             group: the reader's group.
-            behind_bytes: distance in bytes from what was read to the end of the log.
+            code: what the read alone would be answered.
             is_slow: the store judges that such reads no longer come from memory.
         """
         ...
@@ -43,6 +45,6 @@ class ServeAll:
         """Refuse nothing."""
         return None
 
-    def suggest(self, group: str, behind_bytes: int, is_slow: bool) -> int:
+    def direct(self, group: str, code: ResponseCode, is_slow: bool) -> tuple[ResponseCode, int]:
         """Suggest the master, which is this broker."""
-        return MASTER_ID
+        return code, MASTER_ID
