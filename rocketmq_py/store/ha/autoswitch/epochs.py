@@ -12,6 +12,7 @@ Source: `EpochEntry`, `EpochFileCache#findConsistentPoint`, RocketMQ 5.3.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -36,7 +37,7 @@ def check_epochs(epochs: Sequence[Epoch]) -> None:
     Raises:
         ValueError: they do not; the text names the two entries.
     """
-    for before, after in zip(epochs, epochs[1:], strict=False):
+    for before, after in itertools.pairwise(epochs):
         if after.number <= before.number or after.start <= before.start:
             raise ValueError(f"epoch {after.number}-{after.start} cannot follow {before.number}-{before.start}")
     if epochs and (epochs[0].number < 0 or epochs[0].start < 0):
