@@ -85,12 +85,15 @@ class AcknowledgementGate:
         on_wait: called when a put begins to wait, so that the flush begins at once.
         unsure: rewrites an encoded answer that says "stored" into one with another status. Set by the layer that
             knows the encoding.
+        fence: asked at the moment of acknowledging: must this broker stay silent about what it stored, because somebody
+            else may be master by now? Then the answer says FLUSH_SLAVE_TIMEOUT. None where roles are fixed.
     """
 
     def __init__(self) -> None:
         self.conditions: list[Condition] = []
         self.on_wait: list[Callable[[], None]] = []
         self.unsure: Callable[[bytes, PutMessageStatus], bytes] = lambda answer, status: answer
+        self.fence: Callable[[], bool] | None = None
         self._waiting: deque[Waiting] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._failed: Final[list[PutMessageStatus]] = []
@@ -110,7 +113,7 @@ class AcknowledgementGate:
                 now = now or asyncio.get_running_loop().time()
                 wanted.append((condition, now + condition.seconds))
         if not wanted:
-            release(answers, callbacks, PutMessageStatus.PUT_OK, self.unsure)
+            release(answers, callbacks, self._verdict(), self.unsure)
             return
         self._waiting.append(Waiting(end, answers, callbacks, wanted))
         for wake in self.on_wait:
@@ -128,15 +131,29 @@ class AcknowledgementGate:
         waiting = self._waiting
         while waiting and all(condition.reached >= waiting[0].end for condition, _ in waiting[0].conditions):
             put = waiting.popleft()
-            release(put.answers, put.callbacks, PutMessageStatus.PUT_OK, self.unsure)
+            release(put.answers, put.callbacks, self._verdict(), self.unsure)
+
+    def _verdict(self) -> PutMessageStatus:
+        if self.fence is not None and self.fence():
+            return PutMessageStatus.FLUSH_SLAVE_TIMEOUT
+        return PutMessageStatus.PUT_OK
 
     def fail(self, status: PutMessageStatus = PutMessageStatus.FLUSH_DISK_TIMEOUT) -> None:
         """Release everything, from now on at once, with a status that says "in doubt": the log has failed."""
         if not self._failed:
             self._failed.append(status)
+        self.give_up(status)
+
+    def give_up(self, status: PutMessageStatus) -> None:
+        """Release what waits now with a status that says "in doubt", such as when another broker became master."""
         waiting, self._waiting = self._waiting, deque()
         for put in waiting:
             release(put.answers, put.callbacks, status, self.unsure)
+
+    def truncated(self, offset: int) -> None:
+        """The log ends at `offset` now: what the conditions say of bytes behind it is not true of those to come."""
+        for condition in self.conditions:
+            condition.reached = min(condition.reached, offset)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

@@ -68,12 +68,16 @@ class Tick:
         is_writable: whether records are taken; one look, since it is asked for every message.
         on_visible: told which records consumers may see, in log order: at the end of the turn, or when they are flushed.
         waits_until_flushed: whether records become visible only when they are on disk (synchronous flush).
+        waits_until_confirmed: whether they become visible only when `confirmed` names an offset behind them (a group
+            that may elect another master).
     """
 
     def __init__(self, log: CommitLog, gate: AcknowledgementGate, clock: Clock) -> None:
         self.is_writable = True
         self.on_visible: Callable[[Columns], None] = lambda columns: None
         self.waits_until_flushed = False
+        self.waits_until_confirmed = False
+        self._flushed = self._confirmed = 0
         self._log = log
         self._gate = gate
         self._clock = clock
@@ -347,8 +351,11 @@ class Tick:
             self._gate.submit(0, free_answers, free_callbacks)
         if rows:
             columns = _columns(rows)
-            if self.waits_until_flushed:
+            if self.waits_until_flushed or self.waits_until_confirmed:
                 self._hidden.append(columns)
+                if self.waits_until_confirmed:
+                    # Everybody may have these bytes already, or there is nobody else.
+                    self._reveal()
             else:
                 self.on_visible(columns)
 
@@ -365,8 +372,28 @@ class Tick:
 
     def flushed(self, offset: int) -> None:
         """Make visible what is on disk now; called after the answers that waited for it were released."""
-        while self._hidden and self._hidden[0].end_offset <= offset:
-            self.on_visible(self._hidden.popleft())
+        self._flushed = offset
+        self._reveal()
+
+    def confirmed(self, offset: int) -> None:
+        """Make visible what no other master can take back; called after the answers that waited for it were released."""
+        self._confirmed = offset
+        self._reveal()
+
+    def _reveal(self) -> None:
+        hidden = self._hidden
+        while hidden:
+            end = hidden[0].end_offset
+            if (self.waits_until_flushed and end > self._flushed) or (
+                self.waits_until_confirmed and end > self._confirmed
+            ):
+                return
+            self.on_visible(hidden.popleft())
+
+    def truncated(self, offset: int) -> None:
+        """Forget what is not visible yet: the log is cut, or somebody else continues it. It is found in the log again."""
+        self._hidden.clear()
+        self._flushed, self._confirmed = min(self._flushed, offset), min(self._confirmed, offset)
 
     async def stop_serving(self) -> None:
         """Take no further records."""
