@@ -125,7 +125,10 @@ class MessageStoreConfig:
     ha_master_address: str = ""
     ha_send_heartbeat_interval: int = 5_000
     ha_housekeeping_interval: int = 20_000
-    ha_transfer_batch_size: int = 32_768
+    # Differs from RocketMQ, which sends 32,768 at a time. Its slave takes frames of up to 4 MiB.
+    ha_transfer_batch_size: int = 524_288
+    #: Ours: an empty slave gets all that the master has, not only its last file as from RocketMQ's master.
+    ha_send_all_to_empty_slave: bool = False
     #: A slave further behind than this does not count as in sync, bytes.
     ha_max_gap_not_in_sync: int = 256 << 20
     ha_flow_control_enable: bool = False
