@@ -139,6 +139,7 @@ class TimerMessageStore:
         # A slave delivers nothing; its master does.
         self.enqueue.should_run = self.dequeue.should_run = config.broker_role is not BrokerRole.SLAVE
         self.delivery.on_delivered.append(self._delivered)
+        self._has_copied = False
         self._copied: deque[tuple[int, TimerCheckpoint]] = deque(maxlen=MAX_COPIED)
         self._tasks: list[asyncio.Task[None]] = []
         self._enqueue_rate, self._dequeue_rate = Rate(), Rate()
@@ -248,18 +249,21 @@ class TimerMessageStore:
         await self.stop_serving()
         progress, checkpoint = self.progress, self.flusher.checkpoint
         self._use_copies()
-        queue, progress.queue_offset = self._queue(), min(progress.queue_offset, self._queue().max_offset)
+        queue = self._queue()
+        progress.queue_offset = min(progress.queue_offset, queue.max_offset)
         first = queue.physical_offset_of(progress.queue_offset)
         known = await self._environment.run_blocking(units_since, self.log, first) if first is not None else array("q")
         delivered_ms = self.wheel.floor(checkpoint.last_read_time_ms) or progress.read_time_ms
-        elsewhere = Handled(checkpoint.master_timer_queue_offset, delivered_ms, known)
+        # Records that come to an offset which a crash has freed are none that anybody has handled.
+        elsewhere = Handled(min(checkpoint.master_timer_queue_offset, queue.max_offset), delivered_ms, known)
         self.enqueue.resume(elsewhere)
         self.dequeue.elsewhere = elsewhere
         if self.dequeue.is_idle:
             progress.read_time_ms = delivered_ms
         progress.write_time_ms, progress.is_catching_up = max(delivered_ms, progress.read_time_ms), True
-        # The copied counts are about the same records as those that are now counted here.
-        self.flusher.wants_recount = True
+        if self._has_copied:
+            # The copied counts are about the same records as those that are now counted here.
+            self.flusher.wants_recount, self._has_copied = True, False
         self.enqueue.should_run = self.dequeue.should_run = True
         self._begin()
 
@@ -271,6 +275,7 @@ class TimerMessageStore:
             log_end: what it had delivered lies before this offset of the log. Until this broker's own log has got there
                 the numbers are not used: what they call delivered would be lost with the master.
         """
+        self._has_copied = True
         if not self._copied or self._copied[-1][1].encode() != checkpoint.encode():
             self._copied.append((log_end, checkpoint))
         if self._use_copies():
