@@ -9,10 +9,12 @@ Source: `CommitLog#asyncPutMessage`, `#calcNeedAckNums`, `GroupTransferService`,
 from __future__ import annotations
 
 import logging
+from typing import Protocol
 
 from rocketmq_py.store.ack import AcknowledgementGate, Condition
 from rocketmq_py.store.config import BrokerRole, MessageStoreConfig
 from rocketmq_py.store.ha.ha_service import HAService
+from rocketmq_py.store.ha.replica_acks import ALL_MEMBERS
 from rocketmq_py.store.put_result import PutMessageStatus
 from rocketmq_py.store.tick import Tick
 
@@ -33,12 +35,32 @@ def needed_acks(config: MessageStoreConfig, in_sync: int) -> int:
     return config.in_sync_replicas
 
 
+class Members(Protocol):
+    """The sync state set of a master that a controller chose."""
+
+    @property
+    def in_sync_replicas_nums(self) -> int:
+        """How many are in it, the master one of them."""
+        ...
+
+    @property
+    def is_anybody_needed(self) -> bool:
+        """Whether a message must be with anybody but the master."""
+        ...
+
+    @property
+    def confirm_offset(self) -> int:
+        """Up to where all of them have the log."""
+        ...
+
+
 class ReplicaWait:
     """Joins the reports of the slaves to the gate that completes puts.
 
     Attributes:
         condition: its place in the gate.
         need: how many replicas are asked for now; see `ReplicaAcks.reached`.
+        members: the sync state set, in controller mode.
     """
 
     def __init__(
@@ -57,6 +79,7 @@ class ReplicaWait:
         self._is_acting_group = is_acting_group
         self._refusal: list[str] = []
         self.need = 1
+        self.members: Members | None = None
         self.condition = Condition(
             "replicated",
             config.slave_timeout / 1000,
@@ -78,9 +101,16 @@ class ReplicaWait:
 
     def update(self) -> None:
         """Follow what changed: a slave came, went, or reported; a setting."""
-        in_sync = self._service.acks.in_sync(self._config.ha_max_gap_not_in_sync)
+        if self.members is not None:
+            in_sync = self.members.in_sync_replicas_nums
+        else:
+            in_sync = self._service.acks.in_sync(self._config.ha_max_gap_not_in_sync)
         self.need = needed_acks(self._config, in_sync)
-        if self.need != 1:
+        if self.members is not None and self._config.all_ack_in_sync_state_set:
+            self.need = ALL_MEMBERS if self.members.is_anybody_needed else 1
+        if self.need == ALL_MEMBERS and self.members is not None:
+            self._gate.advance(self.condition, self.members.confirm_offset)
+        elif self.need != 1:
             self._gate.advance(self.condition, self._service.acks.reached(self.need))
         self._refuse(in_sync)
 

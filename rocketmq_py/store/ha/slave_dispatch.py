@@ -26,11 +26,14 @@ class SlaveDispatch:
     Args:
         reput: knows how far dispatch is.
         visible: returns how far it may go: to the end of the log, or to what is on disk.
+
+    Attributes:
+        visible: the same; a group that may elect another master goes less far.
     """
 
     def __init__(self, reput: ReputMessageService, visible: Callable[[], int]) -> None:
         self._reput = reput
-        self._visible = visible
+        self.visible = visible
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -61,11 +64,11 @@ class SlaveDispatch:
     @property
     def lag(self) -> int:
         """Bytes that were copied and are not yet in the queues."""
-        return max(self._visible() - self._reput.reput_from_offset, 0)
+        return max(self.visible() - self._reput.reput_from_offset, 0)
 
     def step(self) -> bool:
         """Dispatch a little; return whether that was anything."""
-        start, visible = self._reput.reput_from_offset, self._visible()
+        start, visible = self._reput.reput_from_offset, self.visible()
         if start >= visible:
             return False
         end = self._reput.catch_up(min(start + STEP_BYTES, visible))

@@ -157,6 +157,19 @@ class EpochFile:
         """Drop the epochs that begin at or behind an offset at which the log was cut."""
         self._replace(tuple(epoch for epoch in self._epochs if epoch.start < offset))
 
+    def adopt(self, epochs: Sequence[Epoch]) -> None:
+        """Take over the epochs of a master whose log this one is a beginning of.
+
+        Those that begin behind the end of this log are not true yet. They do no harm: this log is not longer for them,
+        and `load` drops what has no byte.
+
+        Args:
+            epochs: the master's, the oldest may be missing.
+        """
+        if epochs:
+            check_epochs(epochs)
+            self._replace((*(old for old in self._epochs if old.number < epochs[0].number), *epochs))
+
     def delete_before(self, min_offset: int) -> None:
         """Drop the epochs of which the log has no byte any more; never the newest."""
         epochs = self._epochs

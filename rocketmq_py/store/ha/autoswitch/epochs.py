@@ -16,6 +16,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from rocketmq_py.common.errors import RocketMQError
+
 #: A master answers a handshake with no more epochs than this, the newest ones.
 MAX_EPOCHS: Final = 1_000
 
@@ -27,7 +29,7 @@ class Epoch(NamedTuple):
     start: int
 
 
-class DivergedError(Exception):
+class NoCommonEpochError(RocketMQError):
     """Two logs have no point in common, so one of them must be copied anew."""
 
 
@@ -81,7 +83,7 @@ def truncation_point(
     """Return where a slave's log must end before it follows its master; its own end if all of it fits.
 
     Raises:
-        DivergedError: no part of a log that is not empty is known to be the master's.
+        NoCommonEpochError: no part of a log that is not empty is known to be the master's.
     """
     if my_max_offset == my_min_offset:
         return my_max_offset
@@ -90,13 +92,13 @@ def truncation_point(
         # the pair was one before; what arrives is checked record by record.
         if my_max_offset <= their_max_offset:
             return my_max_offset
-        raise DivergedError(
+        raise NoCommonEpochError(
             f"this log has no epochs and ends at {my_max_offset}, behind the master's {their_max_offset}; "
             "move its store away to copy the master's log anew"
         )
     point = consistent_point(mine, my_max_offset, theirs, their_max_offset)
     if point is None or point < my_min_offset:
-        raise DivergedError(
+        raise NoCommonEpochError(
             f"no epoch of this log ({_text(mine)}, {my_min_offset}..{my_max_offset}) is one of the master's "
             f"({_text(theirs)}, to {their_max_offset}); move its store away to copy the master's log anew"
         )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from rocketmq_py.common.errors import RocketMQError
 from rocketmq_py.common.layout import Field, Layout
 from rocketmq_py.store.ha.autoswitch.epochs import MAX_EPOCHS, Epoch
 
@@ -59,7 +60,7 @@ TRANSFER_LAYOUT: Final = Layout(
 )
 
 
-class FrameError(ValueError):
+class FrameError(RocketMQError, ValueError):
     """A peer sent what is no frame of this protocol."""
 
 

@@ -21,6 +21,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from rocketmq_py.store.ha.log_intake import OVERLAP
+
+#: Seconds that a member may be without a connection: a link that was reset comes back sooner.
+LEAVE_SECONDS: Final = 3.0
 #: Seconds that a replica may take from "near enough" to "has everything"; then sends no longer wait for it.
 JOIN_SECONDS: Final = 2.0
 
@@ -73,12 +77,15 @@ class SyncState:
         self._max_not_caught_up = max_not_caught_up
         self._epoch_start = 0
         self._replicas: dict[int, Replica] = {}
+        # When members without a connection must come back, or leave.
+        self._missed: dict[int, float] = {}
 
-    def begin(self, members: Iterable[int], epoch: int, *, epoch_start: int, confirm_offset: int) -> None:
+    def begin(self, members: Iterable[int], epoch: int, *, epoch_start: int, confirm_offset: int, now: float) -> None:
         """Become master: take the set that the controller named; nobody is connected yet."""
         self.members, self.epoch, self.proposed = frozenset(members), epoch, None
         self.confirm_offset, self._epoch_start = confirm_offset, epoch_start
         self._replicas.clear()
+        self._missed = dict.fromkeys(self.members, now + self._max_not_caught_up)
 
     # --- who counts ---------------------------------------------------------------------------------------------------
 
@@ -91,6 +98,11 @@ class SyncState:
     def counted(self) -> frozenset[int]:
         """All that must have a message before it is acknowledged: the union of every set that may be valid."""
         return self.members | (self.proposed or frozenset()) | self.joining
+
+    @property
+    def is_anybody_needed(self) -> bool:
+        """Whether a message must be with anybody but the master before it is acknowledged."""
+        return self.counted != {self.broker_id}
 
     @property
     def in_sync_replicas_nums(self) -> int:
@@ -111,9 +123,10 @@ class SyncState:
         """A slave has shaken hands. What it reported over an earlier connection is void."""
         self._replicas[broker_id] = Replica(is_learner, caught_up_at=now)
 
-    def disconnected(self, broker_id: int) -> None:
+    def disconnected(self, broker_id: int, now: float) -> None:
         """The slave's connection has ended."""
-        self._replicas.pop(broker_id, None)
+        if self._replicas.pop(broker_id, None) is not None:
+            self._missed[broker_id] = now + LEAVE_SECONDS
 
     def sent(self, broker_id: int, max_offset: int, now: float) -> None:
         """Something was sent to a slave while the master's log ended at `max_offset`."""
@@ -135,7 +148,8 @@ class SyncState:
                 f"broker {broker_id} reports {offset} after {replica.ack_offset}, and this log ends at {max_offset}"
             )
         if replica.ack_offset < 0 and broker_id in self.members:
-            replica.has_lost = offset < self.confirm_offset
+            # A slave asks from a little before its end, to compare.
+            replica.has_lost = offset + OVERLAP < self.confirm_offset
         replica.ack_offset = offset
         if offset >= self.confirm_offset:
             replica.has_lost = False
@@ -168,6 +182,14 @@ class SyncState:
         self.confirm_offset = max(self.confirm_offset, min(reached, max_offset))
         return self.confirm_offset
 
+    def joins_now(self, broker_id: int) -> bool:
+        """Tell whether a replica may enter: the controller can be asked at once."""
+        return (
+            self.proposed is None
+            and broker_id in self.joining
+            and self._replicas[broker_id].ack_offset >= self._join_offset()
+        )
+
     def wanted(self, now: float) -> frozenset[int] | None:
         """Return the set that the controller should be asked for; None if it is right, or a question is open."""
         if self.proposed is not None:
@@ -176,16 +198,18 @@ class SyncState:
             if replica.joining_since is not None and now - replica.joining_since > JOIN_SECONDS:
                 replica.joining_since = None
         target = {number for number in self.members if number == self.broker_id or self._stays(number, now)}
-        target |= {number for number in self.joining if self._replicas[number].ack_offset >= self._join_offset(number)}
+        target |= {number for number in self.joining if self._replicas[number].ack_offset >= self._join_offset()}
         return frozenset(target) if target != self.members else None
 
     def _stays(self, broker_id: int, now: float) -> bool:
         replica = self._replicas.get(broker_id)
-        if replica is None or replica.has_lost:
+        if replica is None:
+            return now < self._missed.get(broker_id, now)
+        if replica.has_lost:
             return False
         return now - replica.caught_up_at <= self._max_not_caught_up
 
-    def _join_offset(self, broker_id: int) -> int:
+    def _join_offset(self) -> int:
         """Return what a replica must have to enter: all that was acknowledged, if that is what membership promises."""
         return self.confirm_offset if self._needs_all_acks else self._epoch_start
 
