@@ -22,6 +22,7 @@ from rocketmq_py.remoting.codes import RequestCode, ResponseCode
 from rocketmq_py.remoting.command import RemotingCommand
 from rocketmq_py.remoting.errors import RemotingError
 from rocketmq_py.remoting.header import decode_header, encode_header
+from rocketmq_py.remoting.headers.controller import NO_BROKER_ID
 from rocketmq_py.remoting.headers.ha import ExchangeHAInfoHeader
 from rocketmq_py.remoting.processors import Processors
 from rocketmq_py.store.ack import AcknowledgementGate
@@ -29,6 +30,7 @@ from rocketmq_py.store.block_checks import BlockChecks
 from rocketmq_py.store.bookkeeping import Bookkeeping
 from rocketmq_py.store.checkpoint import StoreCheckpoint
 from rocketmq_py.store.commit_log import CommitLog
+from rocketmq_py.store.config import BrokerRole
 from rocketmq_py.store.flush import FlushService
 from rocketmq_py.store.ha.autoswitch.auto_switch_ha_service import AutoSwitchHAService
 from rocketmq_py.store.ha.autoswitch.epoch_file import EpochFile
@@ -44,6 +46,13 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at which epochs the log still has.
 EPOCH_SECONDS = 60.0
+
+
+def begin_controller_mode(kernel: Kernel) -> None:
+    """Begin as a slave of nobody: what this broker is, and by which id, the controller says."""
+    if kernel.config.enable_controller_mode:
+        kernel.store_config.broker_role = BrokerRole.SLAVE
+        kernel.config.broker_id = NO_BROKER_ID
 
 
 def install_controller_mode(kernel: Kernel) -> None:
