@@ -11,6 +11,7 @@ Each broker has a name of its own here, which names its folder; to the cluster a
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from rocketmq_py.assembly.kernel import Kernel
 from rocketmq_py.assembly.stages import build_broker
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.broker.ha.broker_role import BrokerRoles, Master
+from rocketmq_py.broker.registration import Registration
 from rocketmq_py.broker.topic_config import TopicConfigManager
 from rocketmq_py.client.config import ProducerConfig
 from rocketmq_py.client.producer import Producer
@@ -32,6 +34,8 @@ from rocketmq_py.common.record import RecordState
 from rocketmq_py.namesrv.config import NamesrvConfig
 from rocketmq_py.namesrv.server import Namesrv
 from rocketmq_py.remoting.bodies.topic_config import TopicConfig
+from rocketmq_py.remoting.server import RemotingServer
+from rocketmq_py.sim.file_system import SimulatedFileSystem
 from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.config import BrokerRole, MessageStoreConfig
 from rocketmq_py.store.ha.ha_client import HAClient
@@ -51,6 +55,7 @@ class HaLab:
         brokers: the running brokers by the name that the lab gave them.
         environment: clock, randomness and files that all brokers share; `start` takes another for one of them.
         namesrv: the name server.
+        disks: of the brokers, by name, if each has one of its own.
     """
 
     def __init__(self, folder: Path, environment: Environment, namesrv: Namesrv, stack: AsyncExitStack) -> None:
@@ -59,6 +64,9 @@ class HaLab:
         self.namesrv = namesrv
         self.brokers: dict[str, Kernel] = {}
         self.master_name = MASTER
+        self.disks: dict[str, SimulatedFileSystem] = {}
+        self.has_disks = False
+        self._ports: dict[str, tuple[int, int]] = {}
         self._producer: Producer | None = None
         self._stack = stack
 
@@ -93,22 +101,58 @@ class HaLab:
             **{
                 "broker_name": "broker-a",
                 "broker_id": broker_id,
-                "listen_port": 0,
+                "listen_port": self._ports.get(name, (0, 0))[0],
                 "namesrv_addr": self.namesrv.address,
                 **(config or {}),
             },
         )
+        store_settings = {"ha_listen_port": self._ports.get(name, (0, 0))[1], **store_settings}
         store_config: MessageStoreConfig = replace(
             SMALL_STORE, store_path_root_dir=str(self.folder / name), broker_role=role, **store_settings
         )
-        kernel = build_broker(broker_config, store_config, environment or self.environment)
+        environment = environment or self.environment
+        if self.has_disks:
+            disk = self.disks.setdefault(name, SimulatedFileSystem(environment.clock))
+            environment = replace(environment, files=disk)
+        kernel = build_broker(broker_config, store_config, environment)
         prepare(kernel)
         await kernel.start()
         self.brokers[name] = kernel
+        # A broker that comes back has its old addresses.
+        self._ports[name] = (kernel.config.listen_port, kernel.get(HAService).port)
         self._stack.push_async_callback(kernel.stop)
         if role is BrokerRole.SLAVE and follow and self.master_name in self.brokers:
             kernel.get(BrokerRoles).set_master(self.master_address)
         return kernel
+
+    async def kill(self, name: str) -> None:
+        """End a broker at once, as SIGKILL does; it needs a disk of its own."""
+        self.disks[name].kill()
+        await self._end(name)
+
+    async def cut_power(self, *names: str, keep: float = 0.0) -> None:
+        """Cut the power of brokers at the same moment; of what was not flushed a part is kept, by chance."""
+        for name in names:
+            self.disks[name].crash(random.Random(7), keep=keep)
+        for name in names:
+            await self._end(name)
+
+    async def _end(self, name: str) -> None:
+        """Let nothing more come from a broker whose disk is gone."""
+        kernel = self.brokers.pop(name)
+        kernel.get(HAService).close_connections("it was killed")
+        link = kernel.get(HAClient).link
+        if link is not None:
+            link.close("it was killed")
+        for connection in kernel.get(RemotingServer).connections:
+            connection.abort("it was killed")
+        registration = kernel.get(Registration)
+
+        async def say_nothing(address: str) -> None:
+            pass
+
+        registration._unregister = say_nothing  # type: ignore[method-assign]
+        await kernel.stop()
 
     async def stop(self, name: str) -> None:
         """Stop a broker in order."""
@@ -141,7 +185,12 @@ class HaLab:
         if self._producer is None:
             self._producer = Producer(
                 "shop",
-                ProducerConfig(namesrv_addr=self.namesrv.address, retry_times_when_send_failed=0),
+                ProducerConfig(
+                    namesrv_addr=self.namesrv.address,
+                    retry_times_when_send_failed=0,
+                    # Longer than `slaveTimeout`: by default both are 3 s, and a producer may give up before it is told.
+                    send_msg_timeout=10_000,
+                ),
                 environment=self.environment,
             )
             await self._producer.start()
@@ -220,6 +269,7 @@ async def ha_lab(
     slaves: int = 0,
     role: BrokerRole = BrokerRole.ASYNC_MASTER,
     config: dict[str, Any] | None = None,
+    disks: bool = False,
     **store_settings: Any,
 ) -> AsyncIterator[HaLab]:
     """Run a name server, a master with a topic, and some slaves that are linked to it.
@@ -230,6 +280,7 @@ async def ha_lab(
         slaves: how many; they are called `slave-1`, `slave-2` ...
         role: of the master.
         config: changes to the settings of every broker.
+        disks: give every broker a simulated disk of its own, so that it can be killed or lose its power.
         store_settings: changes to the settings of every store.
     """
     async with AsyncExitStack() as stack:
@@ -238,6 +289,7 @@ async def ha_lab(
         await namesrv.start()
         stack.push_async_callback(namesrv.stop)
         lab = HaLab(folder, environment, namesrv, stack)
+        lab.has_disks = disks
         await lab.start(MASTER, role, 0, config=config, **store_settings)
         lab.create_topic()
         for number in range(1, slaves + 1):

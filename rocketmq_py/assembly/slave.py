@@ -194,6 +194,9 @@ def _install_acting(kernel: Kernel, members: MemberGroup) -> None:
     registration, ha_service = kernel.get(Registration), kernel.get(HAService)
     acting = kernel.provide(ActingMaster(config, roles, members, services, kernel.get(Dispatchers)))
 
+    # Also while it makes room for a master that comes: that one takes over first.
+    kernel.get(SlaveSynchronize).is_held = lambda: not members.has_master and config.enable_slave_acting_master
+
     def own_info() -> ExchangeHAInfoHeader:
         return ExchangeHAInfoHeader(
             master_ha_address=registration.ha_server_addr(),
@@ -237,6 +240,7 @@ def _install_acting(kernel: Kernel, members: MemberGroup) -> None:
         roles,
         kernel.get(MasterSearch),
         members,
+        acting,
         checkpoint,
         own_info,
         status.runtime_info,

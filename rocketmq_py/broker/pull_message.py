@@ -261,8 +261,8 @@ class PullChecks:
 class Holder(Protocol):
     """Keeps a pull that found nothing; provided by stage long_polling."""
 
-    def __call__(self, pull: Pull, run: Callable[[], None]) -> bool:
-        """Keep the pull and call `run` once, when it is worth another try or its time is up.
+    def __call__(self, pull: Pull, run: Callable[[], None], millis: int) -> bool:
+        """Keep the pull and call `run` once, when it is worth another try or `millis` are over.
 
         Returns:
             False if it cannot be kept; it is then answered at once.
@@ -346,15 +346,17 @@ class PullMessageService:
             code, remark = ResponseCode.SUCCESS, FOUND
         else:
             code, remark = code_of(status, pull.offset), status.name
+        hold_millis = terms.hold_millis if is_first else 0
         if not policy.is_plain:
-            code, suggested = policy.direct(terms.group, code, result.is_slow)
-        if code is ResponseCode.PULL_NOT_FOUND and is_first and terms.hold_millis and self._keep(pull):
+            code, suggested, limit = policy.direct(terms.group, code, result.is_slow, hold_millis > 0)
+            hold_millis = hold_millis if limit is None else min(hold_millis, limit)
+        if code is ResponseCode.PULL_NOT_FOUND and hold_millis and self._keep(pull, hold_millis):
             return
         terms.pulled[terms.queue_id] = result.next_begin_offset
         pull.answer(code, remark, suggested, result)
 
-    def _keep(self, pull: Pull) -> bool:
-        return self.hold is not None and self.hold(pull, lambda: self.run(pull, is_first=False))
+    def _keep(self, pull: Pull, millis: int) -> bool:
+        return self.hold is not None and self.hold(pull, lambda: self.run(pull, is_first=False), millis)
 
     def _commit(self, pull: Pull) -> None:
         terms = pull.terms

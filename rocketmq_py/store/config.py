@@ -140,6 +140,9 @@ class MessageStoreConfig:
     min_in_sync_replicas: int = 1
     all_ack_in_sync_state_set: bool = False
     enable_auto_in_sync_replicas: bool = False
+    #: Ours: a SYNC_MASTER whose slaves are gone or too far behind says so at once (11 SLAVE_NOT_AVAILABLE), as RocketMQ
+    #: 4.9 did; since 5 a message waits for `slaveTimeout` (12 FLUSH_SLAVE_TIMEOUT).
+    answer_slave_not_available: bool = False
     ha_max_time_slave_not_catchup: int = 15_000
     sync_master_flush_offset_when_startup: bool = False
     sync_from_last_file: bool = False

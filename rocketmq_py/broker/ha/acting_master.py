@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Final
 
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.broker.ha.broker_role import BrokerRoles
@@ -23,6 +24,9 @@ from rocketmq_py.broker.read_policy import MASTER_ID
 from rocketmq_py.store.dispatch import Dispatchers
 
 logger = logging.getLogger(__name__)
+
+#: Seconds that an acting master waits for the master that said it would come.
+YIELD_SECONDS: Final = 30.0
 
 
 class ActingMaster:
@@ -54,6 +58,8 @@ class ActingMaster:
         self._services = services
         self._dispatchers = dispatchers
         self._wanted = asyncio.Event()
+        self._switching = asyncio.Lock()
+        self._yields_until = 0.0
         self._task: asyncio.Task[None] | None = None
         members.listeners.append(self._members_changed)
 
@@ -63,6 +69,7 @@ class ActingMaster:
         config = self._config
         return (
             config.enable_slave_acting_master
+            and asyncio.get_running_loop().time() >= self._yields_until
             and self._roles.is_slave
             and config.broker_id in self._members.members
             and self._members.min_id == config.broker_id
@@ -77,7 +84,7 @@ class ActingMaster:
         """Begin to watch; a master's services run when this returns. In controller mode the controller decides."""
         if self._config.enable_controller_mode:
             return
-        await self._services.switch(self.runs_services)
+        await self._switch()
         self._task = asyncio.get_running_loop().create_task(self._run(), name="acting master")
 
     async def stop_serving(self) -> None:
@@ -92,11 +99,24 @@ class ActingMaster:
         self._wanted.set()
 
     async def _run(self) -> None:
-        # One task, so that a switch is never begun while another is under way.
         while True:
             await self._wanted.wait()
             self._wanted.clear()
+            await self._switch()
+
+    async def _switch(self) -> None:
+        async with self._switching:
             await self._services.switch(self.runs_services)
+
+    async def yield_to_master(self) -> None:
+        """End the services here, because a master is about to take over; returns when nothing of them is under way.
+
+        If it does not show itself within `YIELD_SECONDS`, this broker acts again.
+        """
+        loop = asyncio.get_running_loop()
+        self._yields_until = loop.time() + YIELD_SECONDS
+        loop.call_at(self._yields_until, self.look_again)
+        await self._switch()
 
     def _members_changed(self, before: Members, now: Members) -> None:
         if not self._roles.is_slave or self._config.enable_controller_mode:

@@ -2,7 +2,7 @@
 
     master   the read was slow (further from the end than 40 % of memory)   -> ask the slave that the group names, 1
     slave    the read was not slow any more, and a master is alive          -> ask the master
-    slave    nothing found, and a master is alive                           -> ask the master at once: it may have more
+    slave    nothing found, and a master is alive                           -> a second here, then ask the master
     slave    nothing found, no master                                       -> wait here, as at a master
 
 All of it needs `slaveReadEnable`, on both; a slave without it serves nobody.
@@ -16,7 +16,7 @@ from typing import Final
 
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.broker.ha.member_group import MemberGroup
-from rocketmq_py.broker.read_policy import MASTER_ID
+from rocketmq_py.broker.read_policy import MASTER_ID, Direction
 from rocketmq_py.broker.subscription_group import SubscriptionGroupManager
 from rocketmq_py.remoting.codes import ResponseCode
 from rocketmq_py.store.config import BrokerRole, MessageStoreConfig
@@ -24,6 +24,8 @@ from rocketmq_py.store.config import BrokerRole, MessageStoreConfig
 REJECTED: Final = "[REJECTREQUEST]system busy, start flow control for a while"
 #: What a group that is not in the table is taken to have: SubscriptionGroupConfig's defaults.
 SLOW_READER_ID: Final = 1
+#: How long a reader that finds nothing waits at a slave before it is sent to the master.
+HOLD_MILLIS: Final = 1_000
 
 
 class SlaveReads:
@@ -65,24 +67,30 @@ class SlaveReads:
         """Refuse every read of a slave that shall serve none."""
         return REJECTED if self._is_slave and not self._config.slave_read_enable else None
 
-    def direct(self, group: str, code: ResponseCode, is_slow: bool) -> tuple[ResponseCode, int]:
+    def direct(self, group: str, code: ResponseCode, is_slow: bool, may_hold: bool) -> Direction:
         """Return what the reader is answered, and whom it asks next; see the module's text."""
-        suggested = MASTER_ID
-        if self._config.slave_read_enable:
-            known = self._groups.select(group)
-            if is_slow:
-                suggested = known.which_broker_when_consume_slowly if known is not None else SLOW_READER_ID
-            elif known is not None:
-                suggested = known.broker_id
-        if not self._is_slave:
-            return code, suggested
-        if self._members.has_master and not is_slow:
-            return (code if code is ResponseCode.SUCCESS else ResponseCode.PULL_RETRY_IMMEDIATELY), MASTER_ID
+        suggested = self._suggested(group, is_slow)
+        if not self._is_slave or code is ResponseCode.SUCCESS:
+            back = self._is_slave and self._members.has_master and not is_slow
+            return Direction(code, MASTER_ID if back else suggested)
+        if code is ResponseCode.PULL_RETRY_IMMEDIATELY:
+            return Direction(code, suggested)
+        if self._members.has_master:
+            # Differs from RocketMQ, which says "ask the master at once": a client whose route has no master yet would come
+            # back to this broker as fast as it can, for half a minute.
+            if may_hold:
+                return Direction(ResponseCode.PULL_NOT_FOUND, MASTER_ID, HOLD_MILLIS)
+            return Direction(ResponseCode.PULL_RETRY_IMMEDIATELY, MASTER_ID)
         if code is ResponseCode.PULL_OFFSET_MOVED and not self._store_config.offset_check_in_slave:
-            # The reader may be ahead of what was copied: this broker does not say where it should go on.
-            if self._members.has_master:
-                return ResponseCode.PULL_RETRY_IMMEDIATELY, MASTER_ID
-            # Differs from RocketMQ, which answers "at once again" here too: with the master gone the reader comes back
-            # to this broker, as fast as it can.
-            return ResponseCode.PULL_NOT_FOUND, suggested
-        return code, suggested
+            # The reader may be ahead of what was copied: this broker does not say where it should go on. RocketMQ
+            # answers "at once again" here too.
+            return Direction(ResponseCode.PULL_NOT_FOUND, suggested)
+        return Direction(code, suggested)
+
+    def _suggested(self, group: str, is_slow: bool) -> int:
+        if not self._config.slave_read_enable:
+            return MASTER_ID
+        known = self._groups.select(group)
+        if is_slow:
+            return known.which_broker_when_consume_slowly if known is not None else SLOW_READER_ID
+        return known.broker_id if known is not None else MASTER_ID

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from rocketmq_py.broker.ha.broker_role import BrokerRoles, Master
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 ASK_SECONDS: Final = 3.0
 #: Longest pause in seconds after a failure; RocketMQ's loop has this period.
 LONGEST_RETRY: Final = 3.0
+#: Seconds between two looks at whether this slave still acts for its master.
+HELD_SECONDS: Final = 0.5
 
 
 class CopyFailedError(RocketMQError):
@@ -49,6 +51,7 @@ class SlaveSynchronize:
         period: seconds from one copy of everything to the next.
 
     Attributes:
+        is_held: asked before each copy; true where a slave may act for a master that is gone: its own progress is newer.
         rounds: how often everything was copied.
         failures: how often that failed since it last worked.
     """
@@ -62,6 +65,7 @@ class SlaveSynchronize:
         copies: Sequence[MetadataCopy],
         period: float,
     ) -> None:
+        self.is_held: Callable[[], bool] = lambda: False
         self.rounds = 0
         self.failures = 0
         self.copies = [
@@ -109,6 +113,9 @@ class SlaveSynchronize:
 
     async def _run(self, master: str) -> None:
         while True:
+            if self.is_held():
+                await asyncio.sleep(HELD_SECONDS)
+                continue
             try:
                 await self.copy_all(master)
                 await self._watch(master, self._period)

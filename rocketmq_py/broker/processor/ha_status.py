@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rocketmq_py.broker.config import BrokerConfig
+from rocketmq_py.broker.ha.acting_master import ActingMaster
 from rocketmq_py.broker.ha.broker_role import BrokerRoles
 from rocketmq_py.broker.ha.master_search import MasterSearch
 from rocketmq_py.broker.ha.member_group import MemberGroup
@@ -36,6 +37,7 @@ class HAStatusProcessor:
         roles: this broker's role.
         search: is told where the master is.
         members: is asked again when a name server says that the smallest id changed.
+        acting: ends what it does for the master when that comes.
         checkpoint: keeps the master's flushed offset.
         own_info: returns this broker's addresses and the end of its log at the start.
         status: returns how replication goes.
@@ -48,6 +50,7 @@ class HAStatusProcessor:
         roles: BrokerRoles,
         search: MasterSearch,
         members: MemberGroup,
+        acting: ActingMaster,
         checkpoint: StoreCheckpoint,
         own_info: Callable[[], ExchangeHAInfoHeader],
         status: Callable[[], HARuntimeInfo],
@@ -57,6 +60,7 @@ class HAStatusProcessor:
         self._roles = roles
         self._search = search
         self._members = members
+        self._acting = acting
         self._checkpoint = checkpoint
         self._own_info = own_info
         self._status = status
@@ -78,7 +82,7 @@ class HAStatusProcessor:
             await self._members.refresh()
         return answer()
 
-    def exchange_ha_info(self, request: Request) -> RemotingCommand:
+    async def exchange_ha_info(self, request: Request) -> RemotingCommand:
         """Learn about the master, or tell about this one (906)."""
         header = decode_header(ExchangeHAInfoHeader, request.command.ext_fields)
         if header.master_ha_address is None:
@@ -91,6 +95,8 @@ class HAStatusProcessor:
             remark = f"a master tells of itself; {header.master_address} is not at {request.connection.remote_address}"
             return answer(ResponseCode.NO_PERMISSION, remark)
         split_address(header.master_ha_address)
+        # First the services, then the link: what the master asks next is final.
+        await self._acting.yield_to_master()
         self._search.found(header.master_address, header.master_ha_address)
         if self._store_config.sync_master_flush_offset_when_startup and not self._checkpoint.master_flushed_offset:
             self._checkpoint.master_flushed_offset = max(0, header.master_flush_offset or 0)

@@ -9,7 +9,11 @@ Source: `CommitLog#asyncPutMessage`, `#calcNeedAckNums`, `GroupTransferService`,
 from __future__ import annotations
 
 import logging
+<<<<<<< HEAD
 from typing import Protocol
+=======
+from collections.abc import Callable
+>>>>>>> ha-base
 
 from rocketmq_py.store.ack import AcknowledgementGate, Condition
 from rocketmq_py.store.config import BrokerRole, MessageStoreConfig
@@ -30,6 +34,9 @@ def needed_acks(config: MessageStoreConfig, in_sync: int) -> int:
     """
     if config.broker_role is not BrokerRole.SYNC_MASTER:
         return 1
+    if config.answer_slave_not_available:
+        # 4.9 knows no number: one slave is waited for, or nobody is there and `ReplicaWait.verdict` says so.
+        return 2 if in_sync > 1 else 1
     if config.enable_auto_in_sync_replicas:
         return max(min(config.in_sync_replicas, in_sync), config.min_in_sync_replicas)
     return config.in_sync_replicas
@@ -60,7 +67,13 @@ class ReplicaWait:
     Attributes:
         condition: its place in the gate.
         need: how many replicas are asked for now; see `ReplicaAcks.reached`.
+<<<<<<< HEAD
         members: the sync state set, in controller mode.
+=======
+        in_sync: returns how many replicas are near enough to count, the master one of them.
+        needed: returns how many replicas must have a message when so many are in sync; it may say `ALL_MEMBERS`.
+        least: returns how many must be in sync, so that messages are taken at all.
+>>>>>>> ha-base
     """
 
     def __init__(
@@ -76,10 +89,16 @@ class ReplicaWait:
         self._service = service
         self._gate = gate
         self._tick = tick
-        self._is_acting_group = is_acting_group
-        self._refusal: list[str] = []
+        self._refusal = ""
         self.need = 1
+<<<<<<< HEAD
         self.members: Members | None = None
+=======
+        self.in_sync: Callable[[], int] = lambda: service.acks.in_sync(config.ha_max_gap_not_in_sync)
+        self.needed: Callable[[int], int] = lambda in_sync: needed_acks(config, in_sync)
+        # Differs from RocketMQ, which asks for minInSyncReplicas in controller mode only.
+        self.least: Callable[[], int] = lambda: self.need if is_acting_group else config.min_in_sync_replicas
+>>>>>>> ha-base
         self.condition = Condition(
             "replicated",
             config.slave_timeout / 1000,
@@ -87,20 +106,33 @@ class ReplicaWait:
             lambda: self.need != 1,
         )
         gate.conditions.append(self.condition)
+        if config.answer_slave_not_available:
+            gate.verdict = self.verdict
         service.on_change.append(self.update)
 
     async def start(self) -> None:
         """Say aloud what the settings mean."""
         config = self._config
-        if config.broker_role is BrokerRole.SYNC_MASTER and config.in_sync_replicas <= 1:
+        is_alone = config.in_sync_replicas <= 1 and not config.answer_slave_not_available
+        if config.broker_role is BrokerRole.SYNC_MASTER and is_alone:
             logger.warning(
                 "brokerRole=SYNC_MASTER with inSyncReplicas=%d waits for no slave: set inSyncReplicas=2",
                 config.in_sync_replicas,
             )
         self.update()
 
+    def verdict(self) -> PutMessageStatus:
+        """Return what a put is told that waits for no slave, in the way of RocketMQ 4.9."""
+        is_alone = self._config.broker_role is BrokerRole.SYNC_MASTER and self.in_sync() <= 1
+        return PutMessageStatus.SLAVE_NOT_AVAILABLE if is_alone else PutMessageStatus.PUT_OK
+
+    def reset(self) -> None:
+        """Forget what was replicated: the log was cut, or is another one's copy now."""
+        self.condition.reached = 0
+
     def update(self) -> None:
         """Follow what changed: a slave came, went, or reported; a setting."""
+<<<<<<< HEAD
         if self.members is not None:
             in_sync = self.members.in_sync_replicas_nums
         else:
@@ -111,21 +143,22 @@ class ReplicaWait:
         if self.need == ALL_MEMBERS and self.members is not None:
             self._gate.advance(self.condition, self.members.confirm_offset)
         elif self.need != 1:
+=======
+        in_sync = self.in_sync()
+        self.need = self.needed(in_sync)
+        if self.need != 1:
+>>>>>>> ha-base
             self._gate.advance(self.condition, self._service.acks.reached(self.need))
         self._refuse(in_sync)
 
     def _refuse(self, in_sync: int) -> None:
         """Take no messages while too few replicas could have them."""
-        config, reason = self._config, ""
-        if config.broker_role is BrokerRole.SYNC_MASTER:
-            # Differs from RocketMQ, which asks for minInSyncReplicas in controller mode only.
-            least = self.need if self._is_acting_group else config.min_in_sync_replicas
-            if in_sync < least:
-                reason = f"{in_sync} of at least {least} replicas are in sync"
-        if self._refusal != [reason]:
-            for old in self._refusal:
-                self._tick.accept(old)
-            self._refusal = [reason] if reason else []
+        reason, least = "", self.least()
+        if self._config.broker_role is BrokerRole.SYNC_MASTER and in_sync < least:
+            reason = f"{in_sync} of at least {least} replicas are in sync"
+        if reason != self._refusal:
+            self._tick.accept(self._refusal)
+            self._refusal = reason
             if reason:
                 self._tick.refuse(reason, PutMessageStatus.IN_SYNC_REPLICAS_NOT_ENOUGH)
 
