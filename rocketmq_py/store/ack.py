@@ -125,11 +125,7 @@ class AcknowledgementGate:
         # What asked for no safety ends at 0, and is told nothing about it.
         status = PutMessageStatus.PUT_OK if self.verdict is None or not end else self.verdict()
         if not wanted:
-<<<<<<< HEAD
-            release(answers, callbacks, self._verdict(), self.unsure)
-=======
-            release(answers, callbacks, status, self.unsure)
->>>>>>> ha-base
+            release(answers, callbacks, self._fenced(status), self.unsure)
             return
         self._waiting.append(Waiting(end, answers, callbacks, wanted, status))
         for wake in self.on_wait:
@@ -147,16 +143,10 @@ class AcknowledgementGate:
         waiting = self._waiting
         while waiting and all(condition.reached >= waiting[0].end for condition, _ in waiting[0].conditions):
             put = waiting.popleft()
-<<<<<<< HEAD
-            release(put.answers, put.callbacks, self._verdict(), self.unsure)
+            release(put.answers, put.callbacks, self._fenced(put.status), self.unsure)
 
-    def _verdict(self) -> PutMessageStatus:
-        if self.fence is not None and self.fence():
-            return PutMessageStatus.FLUSH_SLAVE_TIMEOUT
-        return PutMessageStatus.PUT_OK
-=======
-            release(put.answers, put.callbacks, put.status, self.unsure)
->>>>>>> ha-base
+    def _fenced(self, status: PutMessageStatus) -> PutMessageStatus:
+        return PutMessageStatus.FLUSH_SLAVE_TIMEOUT if self.fence is not None and self.fence() else status
 
     def fail(self, status: PutMessageStatus = PutMessageStatus.FLUSH_DISK_TIMEOUT) -> None:
         """Release everything, from now on at once, with a status that says "in doubt": the log has failed."""

@@ -9,16 +9,11 @@ Source: `CommitLog#asyncPutMessage`, `#calcNeedAckNums`, `GroupTransferService`,
 from __future__ import annotations
 
 import logging
-<<<<<<< HEAD
-from typing import Protocol
-=======
 from collections.abc import Callable
->>>>>>> ha-base
 
 from rocketmq_py.store.ack import AcknowledgementGate, Condition
 from rocketmq_py.store.config import BrokerRole, MessageStoreConfig
 from rocketmq_py.store.ha.ha_service import HAService
-from rocketmq_py.store.ha.replica_acks import ALL_MEMBERS
 from rocketmq_py.store.put_result import PutMessageStatus
 from rocketmq_py.store.tick import Tick
 
@@ -42,38 +37,15 @@ def needed_acks(config: MessageStoreConfig, in_sync: int) -> int:
     return config.in_sync_replicas
 
 
-class Members(Protocol):
-    """The sync state set of a master that a controller chose."""
-
-    @property
-    def in_sync_replicas_nums(self) -> int:
-        """How many are in it, the master one of them."""
-        ...
-
-    @property
-    def is_anybody_needed(self) -> bool:
-        """Whether a message must be with anybody but the master."""
-        ...
-
-    @property
-    def confirm_offset(self) -> int:
-        """Up to where all of them have the log."""
-        ...
-
-
 class ReplicaWait:
     """Joins the reports of the slaves to the gate that completes puts.
 
     Attributes:
         condition: its place in the gate.
         need: how many replicas are asked for now; see `ReplicaAcks.reached`.
-<<<<<<< HEAD
-        members: the sync state set, in controller mode.
-=======
         in_sync: returns how many replicas are near enough to count, the master one of them.
         needed: returns how many replicas must have a message when so many are in sync; it may say `ALL_MEMBERS`.
         least: returns how many must be in sync, so that messages are taken at all.
->>>>>>> ha-base
     """
 
     def __init__(
@@ -91,14 +63,10 @@ class ReplicaWait:
         self._tick = tick
         self._refusal = ""
         self.need = 1
-<<<<<<< HEAD
-        self.members: Members | None = None
-=======
         self.in_sync: Callable[[], int] = lambda: service.acks.in_sync(config.ha_max_gap_not_in_sync)
         self.needed: Callable[[int], int] = lambda in_sync: needed_acks(config, in_sync)
         # Differs from RocketMQ, which asks for minInSyncReplicas in controller mode only.
         self.least: Callable[[], int] = lambda: self.need if is_acting_group else config.min_in_sync_replicas
->>>>>>> ha-base
         self.condition = Condition(
             "replicated",
             config.slave_timeout / 1000,
@@ -132,22 +100,9 @@ class ReplicaWait:
 
     def update(self) -> None:
         """Follow what changed: a slave came, went, or reported; a setting."""
-<<<<<<< HEAD
-        if self.members is not None:
-            in_sync = self.members.in_sync_replicas_nums
-        else:
-            in_sync = self._service.acks.in_sync(self._config.ha_max_gap_not_in_sync)
-        self.need = needed_acks(self._config, in_sync)
-        if self.members is not None and self._config.all_ack_in_sync_state_set:
-            self.need = ALL_MEMBERS if self.members.is_anybody_needed else 1
-        if self.need == ALL_MEMBERS and self.members is not None:
-            self._gate.advance(self.condition, self.members.confirm_offset)
-        elif self.need != 1:
-=======
         in_sync = self.in_sync()
         self.need = self.needed(in_sync)
         if self.need != 1:
->>>>>>> ha-base
             self._gate.advance(self.condition, self._service.acks.reached(self.need))
         self._refuse(in_sync)
 

@@ -37,12 +37,8 @@ class SlaveDispatch:
     def __init__(self, log: CommitLog, reput: ReputMessageService, visible: Callable[[], int]) -> None:
         self._log = log
         self._reput = reput
-<<<<<<< HEAD
         self.visible = visible
-=======
         self._columns = LogColumns()
-        self._visible = visible
->>>>>>> ha-base
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 

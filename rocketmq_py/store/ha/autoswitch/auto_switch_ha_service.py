@@ -32,7 +32,8 @@ from rocketmq_py.store.ha.autoswitch.sync_state import SyncState
 from rocketmq_py.store.ha.ha_client import HAClient
 from rocketmq_py.store.ha.ha_connection import HAConnection
 from rocketmq_py.store.ha.ha_service import HAService
-from rocketmq_py.store.ha.replica_wait import ReplicaWait
+from rocketmq_py.store.ha.replica_acks import ALL_MEMBERS
+from rocketmq_py.store.ha.replica_wait import ReplicaWait, needed_acks
 from rocketmq_py.store.ha.slave_dispatch import SlaveDispatch
 from rocketmq_py.store.message_store import MessageStore
 from rocketmq_py.store.put_result import PutMessageStatus
@@ -113,6 +114,9 @@ class AutoSwitchHAService:
         client.make_codec = lambda: AutoSwitchSlaveCodec(self)
         client.make_link = lambda client: AutoSwitchLink(client, self)
         dispatch.visible = self._visible
+        wait.in_sync = lambda: self.state.in_sync_replicas_nums
+        wait.needed = self._needed
+        wait.least = lambda: config.min_in_sync_replicas
         tick.confirm_offset = self._confirmed
 
     def _new_state(self) -> SyncState:
@@ -154,6 +158,12 @@ class AutoSwitchHAService:
             return self.state.confirm(self.log.max_offset)
         return self.state.confirm_offset
 
+    def _needed(self, in_sync: int) -> int:
+        """Return how many replicas must have a message: all that count, or as many as the settings say."""
+        if not self.is_master or not self.config.all_ack_in_sync_state_set:
+            return needed_acks(self.config, in_sync)
+        return ALL_MEMBERS if self.state.is_anybody_needed else 1
+
     def _visible(self) -> int:
         """Return how far a slave dispatches."""
         return min(self._copied(), self._master_confirmed)
@@ -194,9 +204,8 @@ class AutoSwitchHAService:
             now=asyncio.get_running_loop().time(),
         )
         self.is_master = True
-        self._wait.members = self.state
         self._gate.truncated(end)
-        self._wait.update()
+        self.members_changed()
         logger.info("master of epoch %d from %d on, %r", epoch, end, self.state)
 
     async def _dispatch_all(self) -> None:
@@ -214,7 +223,6 @@ class AutoSwitchHAService:
     async def change_to_slave(self) -> None:
         """Be master no longer: who waits is told that it is not known, who copies is sent away."""
         was_master, self.is_master = self.is_master, False
-        self._wait.members = None
         self._gate.give_up(PutMessageStatus.FLUSH_SLAVE_TIMEOUT)
         self._service.close_connections("this broker is no master any more")
         self._connections.clear()
@@ -279,6 +287,7 @@ class AutoSwitchHAService:
             if connection not in self._service.connections:
                 del self._connections[broker_id]
                 self.state.disconnected(broker_id, now)
+        self._count()
         before = self.state.confirm_offset
         if self._confirmed() > before:
             # Answers first: the gate is told in this turn, by the next listener.
@@ -295,8 +304,14 @@ class AutoSwitchHAService:
                 if connection.next_offset >= self.log.max_offset:
                     connection.heartbeat()
 
+    def _count(self) -> None:
+        """Tell who must have a message. A member without a connection has nothing, as far as is known."""
+        others = sorted(self.state.counted - {self.broker_id})
+        self._service.acks.members = [self._connections.get(number, number) for number in others]
+
     def members_changed(self) -> None:
         """The sync state set, or what was proposed, is another one now."""
+        self._count()
         self._confirmed()
         self._wait.update()
         self._tick.reveal()

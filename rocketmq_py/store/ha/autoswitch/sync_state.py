@@ -194,11 +194,12 @@ class SyncState:
         """Return the set that the controller should be asked for; None if it is right, or a question is open."""
         if self.proposed is not None:
             return None
-        for replica in self._replicas.values():
-            if replica.joining_since is not None and now - replica.joining_since > JOIN_SECONDS:
-                replica.joining_since = None
         target = {number for number in self.members if number == self.broker_id or self._stays(number, now)}
         target |= {number for number in self.joining if self._replicas[number].ack_offset >= self._join_offset()}
+        for number, replica in self._replicas.items():
+            is_late = replica.joining_since is not None and now - replica.joining_since > JOIN_SECONDS
+            if is_late and number not in target:
+                replica.joining_since = None
         return frozenset(target) if target != self.members else None
 
     def _stays(self, broker_id: int, now: float) -> bool:
