@@ -49,7 +49,6 @@ LINK_SECONDS = 90.0
 @contextlib.asynccontextmanager
 async def apache_broker(folder: Path, namesrv: str, **settings: object) -> AsyncIterator[JavaProgram]:
     """Run a broker of Apache RocketMQ as a member of `broker-a`."""
-    folder.mkdir(parents=True, exist_ok=True)
     lines = {
         "brokerClusterName": "DefaultCluster",
         "brokerName": "broker-a",
@@ -64,12 +63,17 @@ async def apache_broker(folder: Path, namesrv: str, **settings: object) -> Async
         "osPageCacheBusyTimeOutMills": 10_000,
         **settings,
     }
-    file = folder / "broker.conf"
-    file.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+    file = _write(folder / "broker.conf", lines)
     program = "org.apache.rocketmq.broker.BrokerStartup"
-    async with java(program, "-c", str(file), home=folder / "home", flags=BROKER_FLAGS) as broker:
+    async with java(program, "-c", file, home=folder / "home", flags=BROKER_FLAGS) as broker:
         await eventually(lambda: "boot success" in broker.output, seconds=BOOT_SECONDS)
         yield broker
+
+
+def _write(path: Path, lines: dict[str, object]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+    return str(path)
 
 
 @contextlib.asynccontextmanager
