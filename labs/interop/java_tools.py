@@ -156,6 +156,11 @@ class JavaProgram:
         assert self._process.stdin is not None
         self._process.stdin.close()
 
+    async def kill(self) -> None:
+        """End it by SIGKILL, as a crash does."""
+        self._process.kill()
+        await self._process.wait()
+
     async def stop(self) -> None:
         """End it: by SIGTERM, and by SIGKILL if that does not help in time."""
         if self.is_running:

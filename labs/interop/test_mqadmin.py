@@ -90,7 +90,9 @@ async def test_messages_are_found_by_key_and_id_and_progress_is_shown(tmp_path):
     async with our_servers(tmp_path) as servers:
         ns = ("-n", servers.namesrv)
         await mqadmin(tmp_path, "updateTopic", *ns, "-c", "DefaultCluster", "-t", "LabTopic", "-r", "4", "-w", "4")
-        async with java("Produce", servers.namesrv, "LabTopic", "20", "threads=1", home=tmp_path, classes=classes) as producer:
+        async with java(
+            "Produce", servers.namesrv, "LabTopic", "20", "threads=1", home=tmp_path, classes=classes
+        ) as producer:
             await producer.wait(60)
         assert "stored 20" in producer.lines, producer.output
 
@@ -115,7 +117,9 @@ async def test_the_progress_of_a_consumer_group_is_shown(tmp_path):
     async with our_servers(tmp_path) as servers:
         ns = ("-n", servers.namesrv)
         await mqadmin(tmp_path, "updateTopic", *ns, "-c", "DefaultCluster", "-t", "LabTopic", "-r", "4", "-w", "4")
-        async with java("Produce", servers.namesrv, "LabTopic", "20", "threads=1", home=tmp_path, classes=classes) as producer:
+        async with java(
+            "Produce", servers.namesrv, "LabTopic", "20", "threads=1", home=tmp_path, classes=classes
+        ) as producer:
             await producer.wait(60)
         arguments = (servers.namesrv, "LabTopic", "LabGroup", "one")
         async with java("Consume", *arguments, home=tmp_path, classes=classes) as consumer:

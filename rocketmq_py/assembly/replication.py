@@ -6,6 +6,7 @@ from rocketmq_py.assembly.kernel import Kernel
 from rocketmq_py.broker.ha.broker_role import BrokerRoles, Master
 from rocketmq_py.broker.ha.slave_trust import SlaveTrust
 from rocketmq_py.broker.registration import Registration
+from rocketmq_py.broker.runtime_info import RuntimeInfo
 from rocketmq_py.common.host import join_address
 from rocketmq_py.remoting.client import RemotingClient
 from rocketmq_py.store.ack import AcknowledgementGate
@@ -69,7 +70,7 @@ def _install_slave(kernel: Kernel) -> None:
         return log.flushed_offset if flush.is_sync else log.max_offset
 
     intake = kernel.provide(LogIntake(log, store_config.max_message_size))
-    dispatch = kernel.provide(SlaveDispatch(kernel.get(ReputMessageService), confirmed))
+    dispatch = kernel.provide(SlaveDispatch(log, kernel.get(ReputMessageService), confirmed))
     client = kernel.provide(HAClient(store_config, intake, confirmed))
 
     def appended() -> None:
@@ -87,6 +88,7 @@ def _install_slave(kernel: Kernel) -> None:
             dispatch.wake()
             client.report()
 
+    kernel.get(RuntimeInfo).add(lambda: {"dispatchBehindBytes": str(dispatch.lag)})
     intake.on_appended = appended
     flush.listeners.append(flushed)
 

@@ -27,6 +27,15 @@ def connecting(config: Config, namesrv: str) -> Config:
     return config
 
 
+def controller_tls() -> ssl.SSLContext | None:
+    """Return what the environment says about TLS, for commands that ask controllers.
+
+    Raises:
+        CliError: the file of authorities cannot be used.
+    """
+    return _tls(os.environ.get(TLS_VARIABLE, ""))
+
+
 def _tls(authorities: str) -> ssl.SSLContext | None:
     if not authorities:
         return None

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from rocketmq_py.cli import embedded_controller
 from rocketmq_py.cli.options import ConfigFileOption, SetOption, VerboseOption
 from rocketmq_py.cli.output import Output, reporting
 from rocketmq_py.cli.process import run_event_loop, serve_until_signal, set_up_logging
@@ -30,14 +31,15 @@ def start(
         set_up_logging(verbose)
         environment = system_environment()
         namesrv_config = NamesrvConfig()
-        load_settings(environment, config, assignments, namesrv_config)
+        controller_config = embedded_controller.settings()
+        load_settings(environment, config, assignments, namesrv_config, *controller_config)
         if port is not None:
             namesrv_config.listen_port = port
 
         async def main() -> None:
             server = Namesrv(namesrv_config, environment)
             await serve_until_signal(
-                server,
+                embedded_controller.beside(server, controller_config, environment),
                 lambda: (
                     "The Name Server boot success. serializeType=JSON, address "
                     + join_address(namesrv_config.bind_address, server.port)

@@ -14,7 +14,7 @@ from rocketmq_py.common.errors import ConfigError, InvalidInputError
 #: Packages that belong to no stage and are in every slice.
 SUPPORT_PACKAGES = ("assembly", "cli", "course", "sim", "testing")
 #: Packages whose every module belongs to exactly one stage.
-STAGED_PACKAGES = ("common", "store", "remoting", "namesrv", "broker", "client", "proxy")
+STAGED_PACKAGES = ("common", "store", "remoting", "namesrv", "broker", "client", "controller", "proxy")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ class NamesrvConfig(TlsSettings):
     need_wait_for_service: bool = False
     wait_seconds_for_service: int = 45
     delete_topic_with_broker_registration: bool = False
+    #: Run a controller in the same process, with a port of its own; its settings are in the same file.
+    enable_controller_in_namesrv: bool = False
     config_black_list: str = "configBlackList;configStorePath;kvConfigPath"
 
     @property

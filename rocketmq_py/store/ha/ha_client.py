@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from rocketmq_py.common.errors import CorruptDataError, RocketMQError
 from rocketmq_py.common.host import split_address
@@ -147,8 +147,8 @@ class Link(asyncio.BufferedProtocol):
 
         Differs from RocketMQ, which is silent for up to 5 s.
         """
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not checked at run time: uvloop's transports are of a class of their own.
+        self._transport = transport = cast(asyncio.Transport, transport)
         self._write(self.codec.hello())
         self._begin()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from rocketmq_py.common.errors import RocketMQError
 from rocketmq_py.common.host import join_address
@@ -58,8 +58,8 @@ class HAConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Read nothing before it is known who this is."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not checked at run time: uvloop's transports are of a class of their own.
+        self._transport = transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername") or ("?", 0)
         self.host, self.address = peer[0], join_address(peer[0], peer[1])
         self.last_read = self.last_write = asyncio.get_running_loop().time()
