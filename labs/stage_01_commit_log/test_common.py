@@ -185,6 +185,8 @@ def test_the_defaults_are_those_of_rocketmq_unless_the_architecture_says_otherwi
         "brokerIP2",
         "namesrvAddr",  # null there, no name server either way
         "listenPort",  # 10911 is set by RocketMQ's start-up code
+        "haListenPort",  # so is this one, unless it is configured: listenPort + 1
+        "haTransferBatchSize",  # larger pieces: a slave catches up faster
     }
     checked = 0
     for config, name in ((BrokerConfig(), "BrokerConfig"), (MessageStoreConfig(), "MessageStoreConfig")):

@@ -3,7 +3,8 @@
 Two comparisons: one broker of each kind pinned to one core, with the generator on the other; and the whole machine, two
 broker processes of ours (RocketMQ's unit of scale, as `rmq-py standalone --brokers 2` starts them) against one broker of
 Apache's that may use every core, with two generators beside either. Rounds alternate between the servers, the median
-of the ratios counts. The virtual machine of Java is warmed up at full load first: it compiles what it finds to be hot.
+of the ratios counts, and while one side is measured the other servers are held. The virtual machine of Java is warmed up
+at full load first: it compiles what it finds to be hot.
 
 Needs Java and Maven; the jars are those of the interop labs.
 """
@@ -11,13 +12,16 @@ Needs Java and Maven; the jars are those of the interop labs.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -30,10 +34,13 @@ from labs.interop.java_tools import BROKER_FLAGS, VERSION, free_port, jars
 from loadtests.bench import frames
 from loadtests.bench.bench import FILLED
 from loadtests.bench.generator import Generator, Load, compile_generator
-from loadtests.bench.processes import Broker, Server, write_topics
+from loadtests.bench.processes import Broker, Server, until, write_topics
 from loadtests.bench.rows import BATCH, BATCHES, PIPELINED, PULLS, QUEUES, SEND_64, SIZE, TOPIC, Row
 
 ROWS: Final = (SEND_64, PIPELINED, BATCHES, PULLS)
+#: A server rests that uses less than this share of a core over so many seconds.
+REST_SHARE: Final = 0.2
+REST_SECONDS: Final = 0.2
 #: Memory of the virtual machine: enough that collecting garbage is no excuse.
 MEMORY: Final = ("-Xms2g", "-Xmx2g", "-XX:MaxDirectMemorySize=1g")
 
@@ -133,14 +140,48 @@ class Comparison:
         return float(figures["rate"])
 
 
+@contextmanager
+def alone(side: Side, servers: Sequence[Server]) -> Iterator[None]:
+    """Let the servers of one side run, once they have come to rest, and hold all others.
+
+    Apache answers first and dispatches and flushes later, and wakes every millisecond also when nobody asks: both would be
+    at the cost of whoever is measured next.
+    """
+    others = [server for server in servers if server not in side.targets]
+    _rest(servers)
+    for server in others:
+        os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for server in others:
+            os.kill(server.pid, signal.SIGCONT)
+
+
+def _rest(servers: Sequence[Server]) -> None:
+    """Wait until no server has work left over, nor the system pages to write."""
+    os.sync()
+
+    def is_at_rest() -> bool:
+        before = [server.cpu_seconds() for server in servers]
+        time.sleep(REST_SECONDS)
+        spent = [server.cpu_seconds() - start for server, start in zip(servers, before, strict=True)]
+        return max(spent) < REST_SHARE * REST_SECONDS
+
+    until(is_at_rest)
+
+
 def compare(pairs: Sequence[tuple[Side, Side]], comparison: Comparison, rounds: int) -> Table:
     """Measure all rows in rounds and return the table: ours, Apache's, and the ratio, for each pair."""
     found: dict[tuple[str, str], list[float]] = {}
+    servers = list({server.pid: server for pair in pairs for side in pair for server in side.targets}.values())
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}")
         for row in ROWS:
             for side in (side for pair in pairs for side in pair):
-                found.setdefault((row.name, side.name), []).append(comparison.messages_per_second(side, row))
+                with alone(side, servers):
+                    rate = comparison.messages_per_second(side, row)
+                found.setdefault((row.name, side.name), []).append(rate)
     table = Table("row, messages/s (medians)", title=f"ours and Apache RocketMQ {VERSION}, {SIZE}-byte messages")
     for ours, theirs in pairs:
         for column in (ours.name, theirs.name, "ratio (lowest-highest)"):

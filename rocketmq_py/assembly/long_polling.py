@@ -22,9 +22,10 @@ def install(kernel: Kernel) -> None:
     config, store = kernel.config, kernel.get(MessageStore)
     service = kernel.provide(PullRequestHoldService(store.max_offset, store.peek_record))
 
-    def hold(pull: Pull, run: Callable[[], None]) -> bool:
+    def hold(pull: Pull, run: Callable[[], None], millis: int) -> bool:
         terms = pull.terms
-        millis = terms.hold_millis if config.long_polling_enable else config.short_polling_time_mills
+        if not config.long_polling_enable:
+            millis = config.short_polling_time_mills
         held = HeldPull((terms.topic, terms.queue_id), pull.offset, pull.owner, terms.filter, run)
         return service.hold(held, min(millis, MAX_HOLD_MILLIS) / 1_000)
 

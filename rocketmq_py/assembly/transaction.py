@@ -90,8 +90,8 @@ def _install_checks(kernel: Kernel, table: TransactionTable, ops: TransactionalO
             make_topic=make_topic,
         )
     )
-    if not config.is_master:
-        return
+    # A slave pauses; its periods run all the same.
+    service.is_paused = not config.is_master
     work = kernel.periodic.every(config.transaction_check_interval / 1_000, service.run, "check half messages")
     kernel.periodic.every(RELIEF_SECONDS, service.relieve, "keep the transaction table small")
 

@@ -153,6 +153,19 @@ class ConsumerOffsetManager:
             self._pulled.pop(key, None)
             self.table.mark_dirty()
 
+    def adopt(self, content: ConsumerOffsetFile) -> bool:
+        """Take over the offsets of another broker, and its version; return whether anything changed.
+
+        Offsets that only this broker has stay, as in RocketMQ: the other one may have lost its file.
+        """
+        changed = {key: queues for key, queues in content.offset_table.items() if self._offsets.get(key) != queues}
+        if not changed and content.data_version == self.data_version:
+            return False
+        self._offsets.update((key, dict(queues)) for key, queues in changed.items())
+        self.data_version = msgspec.structs.replace(content.data_version)
+        self.table.mark_dirty()
+        return True
+
     def snapshot(self) -> dict[str, dict[int, int]]:
         """Return a copy of the whole table, keyed by `topic@group`."""
         return {key: dict(queues) for key, queues in self._offsets.items()}

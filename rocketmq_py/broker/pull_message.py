@@ -165,7 +165,11 @@ class Pull(msgspec.Struct):
 
 
 class PullChecks:
-    """The checks of a pull, in RocketMQ's order."""
+    """The checks of a pull, in RocketMQ's order.
+
+    Attributes:
+        read_policy: may refuse all reads; a stage with replicas sets another.
+    """
 
     def __init__(
         self,
@@ -179,19 +183,23 @@ class PullChecks:
         self._config = config
         self._topics = topics
         self._subscriptions = subscriptions
-        self._read_policy = read_policy
+        self.read_policy = read_policy
         self._statistics = statistics
         self._offsets = offsets
-        self._topic_changes = 0
+        self._changes = 0
         topics.on_change.append(self._topic_changed)
 
     def _topic_changed(self, topic: str | None) -> None:
-        self._topic_changes += 1
+        self.forget()
+
+    def forget(self) -> None:
+        """Make every earlier result of `check` void: a setting or the role of this broker has changed."""
+        self._changes += 1
 
     @property
     def version(self) -> int:
         """Grows whenever an earlier result of `check` may be void."""
-        return self._topic_changes + self._subscriptions.version
+        return self._changes + self._subscriptions.version
 
     def check(self, header: PullMessageRequestHeader, code: int, consumer: str) -> PullTarget | Refusal:
         """Judge a request.
@@ -218,7 +226,7 @@ class PullChecks:
         return PullTarget(config, selection, traffic, self._offsets.pulled(header.consumer_group, header.topic))
 
     def _refuse_broker(self, code: int) -> Refusal | None:
-        if busy := self._read_policy.refusal():
+        if busy := self.read_policy.refusal():
             return Refusal(ResponseCode.SYSTEM_BUSY, busy)
         if not is_readable(self._config.broker_permission):
             return self._forbid("pulling message is forbidden")
@@ -253,8 +261,8 @@ class PullChecks:
 class Holder(Protocol):
     """Keeps a pull that found nothing; provided by stage long_polling."""
 
-    def __call__(self, pull: Pull, run: Callable[[], None]) -> bool:
-        """Keep the pull and call `run` once, when it is worth another try or its time is up.
+    def __call__(self, pull: Pull, run: Callable[[], None], millis: int) -> bool:
+        """Keep the pull and call `run` once, when it is worth another try or `millis` are over.
 
         Returns:
             False if it cannot be kept; it is then answered at once.
@@ -267,6 +275,7 @@ class PullMessageService:
 
     Attributes:
         hold: keeps pulls that found nothing; None answers them at once.
+        read_policy: which broker a reader should ask next; a stage with replicas sets another.
     """
 
     def __init__(
@@ -276,7 +285,7 @@ class PullMessageService:
         self._config = config
         self._store = store
         self._offsets = offsets
-        self._read_policy = read_policy
+        self.read_policy = read_policy
         self._cold_reads: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
@@ -330,21 +339,24 @@ class PullMessageService:
         terms = pull.terms
         if is_first and terms.stores_progress:
             self._commit(pull)
-        policy, status = self._read_policy, result.status
+        policy, status, suggested = self.read_policy, result.status, MASTER_ID
         if status is GetMessageStatus.FOUND:
             terms.traffic.add(result.message_count, result.size)
             # Looked up once and for all: the everyday answer.
             code, remark = ResponseCode.SUCCESS, FOUND
         else:
             code, remark = code_of(status, pull.offset), status.name
-            if code is ResponseCode.PULL_NOT_FOUND and is_first and terms.hold_millis and self._keep(pull):
-                return
-        suggested = MASTER_ID if policy.is_plain else policy.suggest(terms.group, result.behind_bytes, result.is_slow)
+        hold_millis = terms.hold_millis if is_first else 0
+        if not policy.is_plain:
+            code, suggested, limit = policy.direct(terms.group, code, result.is_slow, hold_millis > 0)
+            hold_millis = hold_millis if limit is None else min(hold_millis, limit)
+        if code is ResponseCode.PULL_NOT_FOUND and hold_millis and self._keep(pull, hold_millis):
+            return
         terms.pulled[terms.queue_id] = result.next_begin_offset
         pull.answer(code, remark, suggested, result)
 
-    def _keep(self, pull: Pull) -> bool:
-        return self.hold is not None and self.hold(pull, lambda: self.run(pull, is_first=False))
+    def _keep(self, pull: Pull, millis: int) -> bool:
+        return self.hold is not None and self.hold(pull, lambda: self.run(pull, is_first=False), millis)
 
     def _commit(self, pull: Pull) -> None:
         terms = pull.terms

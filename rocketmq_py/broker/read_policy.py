@@ -8,9 +8,25 @@ Source: `PullMessageProcessor#composeResponseHeader`, RocketMQ 5.3.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
+
+from rocketmq_py.remoting.codes import ResponseCode
 
 MASTER_ID: Final = 0
+
+
+class Direction(NamedTuple):
+    """What becomes of a read.
+
+    Attributes:
+        code: what the reader is answered.
+        suggested: id of the broker that it should ask next.
+        hold_millis: longest time that it is held if `code` is PULL_NOT_FOUND; None: as long as it wishes.
+    """
+
+    code: ResponseCode
+    suggested: int
+    hold_millis: int | None = None
 
 
 class ReadPolicy(Protocol):
@@ -23,13 +39,14 @@ class ReadPolicy(Protocol):
         """Return why reads are refused here with SYSTEM_BUSY, or None."""
         ...
 
-    def suggest(self, group: str, behind_bytes: int, is_slow: bool) -> int:
-        """Return the id of the broker that should be asked next.
+    def direct(self, group: str, code: ResponseCode, is_slow: bool, may_hold: bool) -> Direction:
+        """Return what the reader is answered, and whom it should ask next.
 
         Args:
             group: the reader's group.
-            behind_bytes: distance in bytes from what was read to the end of the log.
+            code: what the read alone would be answered.
             is_slow: the store judges that such reads no longer come from memory.
+            may_hold: the request could be held: it wishes to be, and was not yet.
         """
         ...
 
@@ -43,6 +60,6 @@ class ServeAll:
         """Refuse nothing."""
         return None
 
-    def suggest(self, group: str, behind_bytes: int, is_slow: bool) -> int:
+    def direct(self, group: str, code: ResponseCode, is_slow: bool, may_hold: bool) -> Direction:
         """Suggest the master, which is this broker."""
-        return MASTER_ID
+        return Direction(code, MASTER_ID)

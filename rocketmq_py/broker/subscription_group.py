@@ -164,6 +164,21 @@ class SubscriptionGroupManager:
             del self._forbidden[group]
         self._note_change(group)
 
+    def adopt(self, wrapper: SubscriptionGroupWrapper) -> bool:
+        """Become a copy of another broker's table, its version included; return whether anything was to be done."""
+        if wrapper.data_version == self.data_version:
+            return False
+        self._groups = {
+            name: msgspec.structs.replace(config, group_name=name)
+            for name, config in wrapper.subscription_group_table.items()
+        }
+        self._forbidden = {group: dict(topics) for group, topics in wrapper.forbidden_table.items()}
+        self._add_initial_groups()
+        self.data_version = msgspec.structs.replace(wrapper.data_version)
+        self.table.mark_dirty()
+        self._tell(None)
+        return True
+
     def _add_initial_groups(self) -> None:
         for group in INITIAL_GROUPS:
             if group not in self._groups:

@@ -27,7 +27,7 @@ from rocketmq_py.common.data_version import DataVersion
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.errors import InvalidInputError
 from rocketmq_py.common.table import Table
-from rocketmq_py.remoting.bodies.topic_config import TopicConfig
+from rocketmq_py.remoting.bodies.topic_config import TopicConfig, TopicConfigTable
 from rocketmq_py.remoting.java_json import decode_body
 
 logger = logging.getLogger(__name__)
@@ -234,6 +234,37 @@ class TopicConfigManager:
         if changed:
             self._note_change(*changed)
         return bool(changed)
+
+    def adopt(self, table: TopicConfigTable) -> bool:
+        """Become a copy of another broker's table, its version included; topics of this system stay in any case.
+
+        Returns:
+            Whether anything was to be done: tables of one version are equal.
+
+        Raises:
+            InvalidInputError: a number or a permission in it is not allowed; nothing was changed.
+        """
+        if table.data_version == self.data_version:
+            return False
+        wanted = {
+            name: msgspec.structs.replace(config, topic_name=name) for name, config in table.topic_config_table.items()
+        }
+        for config in wanted.values():
+            _check_numbers(config)
+        gone = [name for name in self._topics if name not in wanted and name not in self._system_topics]
+        changed = [name for name, config in wanted.items() if self._topics.get(name) != config]
+        for name in gone:
+            del self._topics[name]
+        self._topics.update((name, wanted[name]) for name in changed)
+        # Its own object: the other broker's may go on counting in the same process.
+        self.data_version = msgspec.structs.replace(table.data_version)
+        self.table.mark_dirty()
+        for name in (*gone, *changed):
+            self._tell(name)
+        for name in gone:
+            for listener in self.deleted:
+                listener(name)
+        return True
 
     def bump_version(self) -> None:
         """Count a change that is not in the table itself: the broker's own permission."""

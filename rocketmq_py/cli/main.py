@@ -29,6 +29,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "rocketmq_py.controller.server",
         "Run a controller, and see and change who is master.",
     ),
+    "cluster": (
+        "rocketmq_py.cli.cluster",
+        "rocketmq_py.store.ha.ha_service",
+        "Run a whole cluster on this machine, and take parts of it away.",
+    ),
     "topic": ("rocketmq_py.cli.topic", "rocketmq_py.client.producer", "List, create, describe and delete topics."),
     "message": ("rocketmq_py.cli.message", "rocketmq_py.client.producer", "Send, consume and find messages."),
     "transaction": (

@@ -115,6 +115,22 @@ class Processors:
             raise ValueError(f"request code {_name(code)} has a handler already: {self._table[code].handler}")
         self._table[code] = Registration(int(code), handler, pool)
 
+    def guard(self, code: int, refuse: Callable[[Request], RemotingCommand | None]) -> None:
+        """Let `refuse` look at each request of a code before its handler: what it returns is the answer.
+
+        For codes without a hot handler. An interceptor sees every request, and the hot path is off where there is one.
+
+        Raises:
+            KeyError: the code has no handler.
+        """
+        row = self._table[code]
+
+        def guarded(request: Request) -> Answer | Awaitable[Answer]:
+            refusal = refuse(request)
+            return row.handler(request) if refusal is None else refusal
+
+        self._table[code] = Registration(row.code, guarded, row.pool)
+
     def find(self, code: int) -> Registration | None:
         """Return the row of a code, or None."""
         return self._table.get(code)

@@ -64,17 +64,24 @@ class Waiting:
         answers: what to send.
         callbacks: whom to tell.
         conditions: what they wait for, with the loop's time at which each is given up.
+        status: what they are told when all conditions hold.
     """
 
-    __slots__ = ("answers", "callbacks", "conditions", "end")
+    __slots__ = ("answers", "callbacks", "conditions", "end", "status")
 
     def __init__(
-        self, end: int, answers: Answers, callbacks: list[Callback], conditions: list[tuple[Condition, float]]
+        self,
+        end: int,
+        answers: Answers,
+        callbacks: list[Callback],
+        conditions: list[tuple[Condition, float]],
+        status: PutMessageStatus,
     ) -> None:
         self.end = end
         self.answers = answers
         self.callbacks = callbacks
         self.conditions = conditions
+        self.status = status
 
 
 class AcknowledgementGate:
@@ -83,6 +90,8 @@ class AcknowledgementGate:
     Attributes:
         conditions: what may be demanded; a stage with replicas appends its own.
         on_wait: called when a put begins to wait, so that the flush begins at once.
+        verdict: asked once per tick, if set, for what a put is told that waits for nothing more. A master without the
+            slave that it is meant to have may say so here instead of letting every put wait.
         unsure: rewrites an encoded answer that says "stored" into one with another status. Set by the layer that
             knows the encoding.
     """
@@ -90,6 +99,7 @@ class AcknowledgementGate:
     def __init__(self) -> None:
         self.conditions: list[Condition] = []
         self.on_wait: list[Callable[[], None]] = []
+        self.verdict: Callable[[], PutMessageStatus] | None = None
         self.unsure: Callable[[bytes, PutMessageStatus], bytes] = lambda answer, status: answer
         self._waiting: deque[Waiting] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -109,10 +119,12 @@ class AcknowledgementGate:
             if condition.reached < end and condition.is_required():
                 now = now or asyncio.get_running_loop().time()
                 wanted.append((condition, now + condition.seconds))
+        # What asked for no safety ends at 0, and is told nothing about it.
+        status = PutMessageStatus.PUT_OK if self.verdict is None or not end else self.verdict()
         if not wanted:
-            release(answers, callbacks, PutMessageStatus.PUT_OK, self.unsure)
+            release(answers, callbacks, status, self.unsure)
             return
-        self._waiting.append(Waiting(end, answers, callbacks, wanted))
+        self._waiting.append(Waiting(end, answers, callbacks, wanted, status))
         for wake in self.on_wait:
             wake()
         if self._timer is None:
@@ -128,7 +140,7 @@ class AcknowledgementGate:
         waiting = self._waiting
         while waiting and all(condition.reached >= waiting[0].end for condition, _ in waiting[0].conditions):
             put = waiting.popleft()
-            release(put.answers, put.callbacks, PutMessageStatus.PUT_OK, self.unsure)
+            release(put.answers, put.callbacks, put.status, self.unsure)
 
     def fail(self, status: PutMessageStatus = PutMessageStatus.FLUSH_DISK_TIMEOUT) -> None:
         """Release everything, from now on at once, with a status that says "in doubt": the log has failed."""

@@ -82,7 +82,7 @@ class BlockChecks(LogObserver):
 
     # --- while the log grows ------------------------------------------------------------------------------------------
 
-    def appended(self, offset: int, data: bytes) -> None:
+    def appended(self, offset: int, data: bytes | memoryview) -> None:
         """Extend the check of the block that grows."""
         if offset != self._position:
             self._resume(offset)

@@ -224,7 +224,9 @@ class Bookkeeping:
     def _is_all_in_files(self) -> bool:
         log = self._store.commit_log
         is_flushed = log.failure is None and log.flushed_offset == log.max_offset == self._position.offset
-        return is_flushed and not any(queue.tail for queue in self._store.queues)
+        # A replica may be stopped long before its queues have caught up with what it copied.
+        is_dispatched = self._store.reput.reput_from_offset == log.max_offset
+        return is_flushed and is_dispatched and not any(queue.tail for queue in self._store.queues)
 
     def __repr__(self) -> str:
         return f"<Bookkeeping {self._position!r} {self._checkpoint!r}>"

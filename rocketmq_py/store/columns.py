@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Protocol
 
@@ -191,25 +192,37 @@ class Columns:
         is_special = any(flag & flags.TRANSACTION_MASK for flag in set(self.sys_flags))
         if not is_special and slots.count(first) == len(slots):
             # One busy queue, or a batch: the columns are the group.
-            self.arrivals = [
-                Arrivals(
-                    first.topic,
-                    first.queue_id,
-                    self.queue_offsets,
-                    self.physical_offsets,
-                    self.sizes,
-                    tags_codes,
-                    self.tags_codes,
-                    self.store_timestamps,
-                    self.units,
-                )
-            ]
+            self.arrivals = [self._piece(first, slice(None), tags_codes)]
             return
+        if not is_special and slots[:4].count(first) == 4:
+            runs = [(slot, len(list(run))) for slot, run in groupby(slots)]
+            if len(dict(runs)) == len(runs):
+                # Batches of different queues: each group is a piece of the columns.
+                ends = accumulate(count for _, count in runs)
+                self.arrivals = [
+                    self._piece(slot, slice(end - count, end), tags_codes)
+                    for (slot, count), end in zip(runs, ends, strict=True)
+                ]
+                return
         rows_of: defaultdict[Slot, list[int]] = defaultdict(list)
         for row, slot in enumerate(slots):
             if not is_special or self.is_queued(row):
                 rows_of[slot].append(row)
         self.arrivals = [self._arrivals(slot, rows, tags_codes) for slot, rows in rows_of.items()]
+
+    def _piece(self, slot: Slot, rows: slice, tags_codes: list[int]) -> Arrivals:
+        """Return rows that lie together and are all of one queue."""
+        return Arrivals(
+            slot.topic,
+            slot.queue_id,
+            self.queue_offsets[rows],
+            self.physical_offsets[rows],
+            self.sizes[rows],
+            tags_codes[rows],
+            self.tags_codes[rows],
+            self.store_timestamps[rows],
+            self.units[rows],
+        )
 
     def _arrivals(self, slot: Slot, rows: list[int], tags_codes: list[int]) -> Arrivals:
         if len(rows) == 1:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 class LogObserver:
     """Learns what happens to the log; once per tick and flush, never per message. Override what you need."""
 
-    def appended(self, offset: int, data: bytes) -> None:
+    def appended(self, offset: int, data: bytes | memoryview) -> None:
         """`data` was appended at `offset`."""
 
     def flushed(self, offset: int) -> None:
@@ -172,7 +172,7 @@ class CommitLog:
         self._write(self._current, data)
         self.max_offset += len(data)
 
-    def append_raw(self, offset: int, data: bytes) -> None:
+    def append_raw(self, offset: int, data: bytes | memoryview) -> None:
         """Append bytes of another broker's log, which may begin or end inside a record.
 
         Raises:
@@ -192,7 +192,7 @@ class CommitLog:
             self.max_offset += len(part)
             data = data[len(part) :]
 
-    def _write(self, file: MappedFile, data: bytes) -> None:
+    def _write(self, file: MappedFile, data: bytes | memoryview) -> None:
         if self.failure is not None:
             raise LogFailedError(f"the commit log failed earlier and takes nothing any more: {self.failure}")
         offset = self.max_offset

@@ -125,7 +125,10 @@ class MessageStoreConfig:
     ha_master_address: str = ""
     ha_send_heartbeat_interval: int = 5_000
     ha_housekeeping_interval: int = 20_000
-    ha_transfer_batch_size: int = 32_768
+    # Differs from RocketMQ, which sends 32,768 at a time. Its slave takes frames of up to 4 MiB.
+    ha_transfer_batch_size: int = 524_288
+    #: Ours: an empty slave gets all that the master has, not only its last file as from RocketMQ's master.
+    ha_send_all_to_empty_slave: bool = False
     #: A slave further behind than this does not count as in sync, bytes.
     ha_max_gap_not_in_sync: int = 256 << 20
     ha_flow_control_enable: bool = False
@@ -137,6 +140,9 @@ class MessageStoreConfig:
     min_in_sync_replicas: int = 1
     all_ack_in_sync_state_set: bool = False
     enable_auto_in_sync_replicas: bool = False
+    #: Ours: a SYNC_MASTER whose slaves are gone or too far behind says so at once (11 SLAVE_NOT_AVAILABLE), as RocketMQ
+    #: 4.9 did; since 5 a message waits for `slaveTimeout` (12 FLUSH_SLAVE_TIMEOUT).
+    answer_slave_not_available: bool = False
     ha_max_time_slave_not_catchup: int = 15_000
     sync_master_flush_offset_when_startup: bool = False
     sync_from_last_file: bool = False

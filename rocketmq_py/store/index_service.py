@@ -1,6 +1,6 @@
 """The index service: feeds index files behind the answers, and searches them from the newest to the oldest.
 
-Two keys of a message cost as much as all the rest of a send, so keys are collected and added many at a time: when 256
+Two keys of a message cost as much as all the rest of a send, so keys are collected and added many at a time: when 1,024
 records wait, or after a twentieth of a second. A query adds what waits first.
 
 Source: `IndexService`, RocketMQ 5.3.
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 #: Records that wait before they are added at once.
-BATCH_RECORDS: Final = 256
+BATCH_RECORDS: Final = 1_024
 #: Seconds that a record waits at most.
 BATCH_SECONDS: Final = 0.05
 #: Digits of a file name: yyyyMMddHHmmssSSS.

@@ -50,9 +50,7 @@ class Vectors:
     def hash(self, prefixes: list[int], counts: Array, keys: list[bytes]) -> Array | None:
         """Return the index's hash of each key (`index_hash.py`).
 
-        Java's hash of a text is the sum of its letters, each times a power of 31, modulo 2^32. With all keys in one row,
-        letter i counts 31^-i (31 is odd, so it has an inverse); the sum over any part of the row is then the difference
-        of two running sums, and times 31^(end - 1) it is the hash of that part.
+        Java's hash of a text is the sum of its letters, each times a power of 31, modulo 2^32.
 
         Args:
             prefixes: for each record the hash of its `topic#`, modulo 2^32.
@@ -69,17 +67,32 @@ class Vectors:
         if len(text) >= len(self._powers):
             self._extend_powers(len(text) + 1)
         lengths = numpy.fromiter(map(len, keys), numpy.int64, len(keys))
-        ends = numpy.cumsum(lengths)
-        sums = numpy.zeros(len(text) + 1, numpy.uint32)
-        letters = numpy.frombuffer(text, numpy.uint8)
-        numpy.cumsum(letters * self._inverses[: len(text)], dtype=numpy.uint32, out=sums[1:])
-        # A key of no letters is none (`keys_of`), so every end is at least 1.
-        hashes = (sums[ends] - sums[ends - lengths]) * self._powers[ends - 1]
+        length = int(lengths[0])
+        if (lengths == length).all():
+            # Unique keys alone, as a rule: each is a row of a matrix.
+            rows = numpy.frombuffer(text, numpy.uint8).reshape(len(keys), length)
+            hashes = rows @ self._powers[length - 1 :: -1]
+        else:
+            hashes = self._parts_of_row(text, lengths)
         hashes += self.repeat(prefixes, counts).astype(numpy.uint32) * self._powers[lengths]
         absolute = numpy.abs(hashes.view(numpy.int32))
         # The smallest 32-bit number has no absolute value; RocketMQ takes 0 for it.
         absolute[absolute < 0] = 0
         return absolute
+
+    def _parts_of_row(self, text: bytes, lengths: Array) -> Array:
+        """Return the hash of each part of a row of letters, given by their lengths in order.
+
+        In the row letter i counts 31^-i (31 is odd, so it has an inverse). The sum over a part is the difference of two
+        running sums, and times 31^(end - 1) it is the hash of that part.
+        """
+        numpy = self._numpy
+        ends = numpy.cumsum(lengths)
+        sums = numpy.zeros(len(text) + 1, numpy.uint32)
+        letters = numpy.frombuffer(text, numpy.uint8)
+        numpy.cumsum(letters * self._inverses[: len(text)], dtype=numpy.uint32, out=sums[1:])
+        # A key of no letters is none (`keys_of`), so every end is at least 1.
+        return (sums[ends] - sums[ends - lengths]) * self._powers[ends - 1]
 
     def _extend_powers(self, size: int) -> None:
         """Prepare 31^i and 31^-i, modulo 2^32, for rows of up to `size` letters and a good deal more."""

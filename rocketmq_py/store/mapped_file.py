@@ -91,7 +91,7 @@ class MappedFile:
         """Offset behind its last byte."""
         return self.start + self.size
 
-    def write(self, data: bytes, position: int) -> None:
+    def write(self, data: bytes | memoryview, position: int) -> None:
         """Write all of `data` at a position within the file.
 
         Raises:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from rocketmq_py.common.properties import MAX_PROPERTIES_LENGTH
 from rocketmq_py.common.record import MAX_V1_TOPIC_LENGTH
@@ -20,6 +21,14 @@ from rocketmq_py.store.queue_slot import QueueSlots
 from rocketmq_py.store.tick import StoreRefusedError, Tick
 
 Done = Callable[[PutMessageResult], None]
+
+
+class Putter(Protocol):
+    """What takes drafts: the store, or what passes them on to another broker."""
+
+    def put(self, drafts: Sequence[Draft], done: Done) -> None:
+        """See `MessagePutter.put`."""
+        ...
 
 
 class MessagePutter:

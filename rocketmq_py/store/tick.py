@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Final
 
 from rocketmq_py.common.environment import Clock
@@ -24,6 +25,7 @@ from rocketmq_py.common.sys_flag import BORN_HOST_V6, STORE_HOST_V6
 from rocketmq_py.store.ack import AcknowledgementGate, Answers, Callback, Sink
 from rocketmq_py.store.columns import Columns
 from rocketmq_py.store.commit_log import CommitLog
+from rocketmq_py.store.equal_records import EqualMessages, pack_equal
 from rocketmq_py.store.errors import LogFailedError, StoreError, StoreFullError
 from rocketmq_py.store.put_result import PutMessageStatus
 from rocketmq_py.store.queue_slot import QueueSlot
@@ -203,7 +205,6 @@ class Tick:
         self,
         slot: QueueSlot,
         items: Sequence[BatchRow],
-        *,
         sys_flag: int,
         born_timestamp: int,
         born_host: bytes,
@@ -254,6 +255,42 @@ class Tick:
         slot.next_offset = queue_offset
         self._end = offset
         self._room -= total
+        return first, offsets
+
+    def add_equal(
+        self, slot: QueueSlot, messages: EqualMessages, sys_flag: int, born_timestamp: int, born_host: bytes
+    ) -> tuple[int, Sequence[int]]:
+        """Like `add_batch`, for messages of one shape: their records are packed with one call."""
+        count, properties_length = len(messages.bodies), messages.properties_length
+        body_length = len(messages.bodies[0])
+        size = self.size_of(slot, b"", b"", born_host) + body_length + properties_length
+        self.reserve(count * size)
+        head = self._head_v4 if len(born_host) == 8 else self._head_v6
+        sys_flag = sys_flag & ~_HOST_BITS | self._store_bits | (0 if len(born_host) == 8 else BORN_HOST_V6)
+        offset, first, now = self._end, slot.next_offset, self._now_ms
+        packed = head.pack(
+            size, slot.magic, 0, slot.queue_id, messages.flag, 0, 0, sys_flag, born_timestamp, born_host, now,
+            self._log.store_host, 0, 0, body_length,
+        )  # fmt: skip
+        self._parts.append(pack_equal(packed, size, slot, first, offset, messages))
+        end = offset + count * size
+        offsets = range(offset, end, size)
+        self._rows += zip(
+            repeat(slot),
+            offsets,
+            repeat(size),
+            range(first, first + count),
+            repeat(messages.tags_code),
+            repeat(now),
+            repeat(sys_flag),
+            messages.properties(),
+            repeat(1),
+            zip(messages.keys, strict=True),
+            strict=False,
+        )
+        slot.next_offset = first + count
+        self._end = end
+        self._room -= count * size
         return first, offsets
 
     @property

@@ -83,6 +83,13 @@ class BrokerRoles:
 
 def check_role(config: BrokerConfig, store_config: MessageStoreConfig) -> str | None:
     """Return what is wrong with the configured role and id; None if they agree."""
-    if store_config.broker_role is BrokerRole.SLAVE and config.broker_id <= MASTER_ID:
-        return f"brokerRole=SLAVE needs a brokerId greater than 0, not {config.broker_id}: set brokerId=1"
+    role, broker_id = store_config.broker_role, config.broker_id
+    if config.enable_controller_mode:
+        # Both are assigned.
+        return None
+    if role is BrokerRole.SLAVE and broker_id <= MASTER_ID:
+        return f"brokerRole=SLAVE needs a brokerId greater than 0, not {broker_id}: set brokerId=1"
+    if role is not BrokerRole.SLAVE and broker_id != MASTER_ID:
+        # Differs from RocketMQ, which makes it 0: a slave whose file lacks its role would become a second master.
+        return f"brokerRole={role.value} has brokerId 0, not {broker_id}: set brokerRole=SLAVE, or brokerId=0"
     return None

@@ -19,12 +19,13 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Sequence
+from itertools import chain, repeat
 from typing import Final, Protocol
 
 import msgspec
 
 from rocketmq_py.broker.config import BrokerConfig
-from rocketmq_py.broker.hot.batch import split_batch
+from rocketmq_py.broker.hot.batch import split_batch, split_equal
 from rocketmq_py.broker.hot.plain_properties import PlainProperties, index_keys
 from rocketmq_py.broker.hot.responses import NUMBER, OFFSET_ID_TAIL, TEXT, ResponseTemplate
 from rocketmq_py.broker.refusal import Refusal
@@ -281,17 +282,19 @@ class HotSend:
         if tags is not None or keys is not None:
             # They would be those of every message.
             return False
-        items = split_batch(self._plain, body, batch_suffixes(properties, self._suffix), unique_key)
-        if items is None:
-            return False
-        queue_offset, offsets = self._tick.add_batch(
-            target.slot,
-            items,
-            sys_flag=target.sys_flag,
-            born_timestamp=self._born,
-            born_host=connection.born_host,
-        )
-        target.traffic.add(len(items), sum([len(item[1]) for item in items]))
+        suffixes = batch_suffixes(properties, self._suffix)
+        offsets: Sequence[int]
+        born = (target.sys_flag, self._born, connection.born_host)
+        equal = split_equal(self._plain, body, suffixes[0])
+        if equal is not None:
+            queue_offset, offsets = self._tick.add_equal(target.slot, equal, *born)
+            target.traffic.add(len(equal.bodies), len(equal.bodies) * len(equal.bodies[0]))
+        else:
+            items = split_batch(self._plain, body, suffixes, unique_key)
+            if items is None:
+                return False
+            queue_offset, offsets = self._tick.add_batch(target.slot, items, *born)
+            target.traffic.add(len(items), sum([len(item[1]) for item in items]))
         if not command.flag & ONE_WAY_FLAG:
             ids = self._message_ids(offsets)
             if unique_key is not None:
@@ -303,8 +306,10 @@ class HotSend:
 
     def _message_ids(self, offsets: Sequence[int]) -> bytes:
         """Return the offset message ids of a batch, separated by commas: all their digits come from one call."""
-        digits = struct.pack(f">{len(offsets)}Q", *offsets).hex().upper()
-        return (self._host + f",{self._host}".join([digits[at : at + 16] for at in range(0, len(digits), 16)])).encode()
+        host = self._log.store_host
+        size = len(host) + 8
+        data = struct.pack(">" + f"{len(host)}sQ" * len(offsets), *chain.from_iterable(zip(repeat(host), offsets)))
+        return data.hex(",", size).upper().encode()
 
     def _find_target(self, key: Key, header: HotSendHeader, connection: Producer) -> HotTarget | None:
         """Run the checks for a key that was not seen since the last change; None leaves it to the ordinary path."""

@@ -25,6 +25,8 @@ from rocketmq_py.remoting.java_json import decode_body
 from rocketmq_py.store.commit_log import CommitLog
 
 FILE_NAME: Final = "delayOffset.json"
+#: Most copied offsets of a level that wait for the log: a slave that is far behind gets one every few seconds.
+MAX_UNSAFE: Final = 64
 
 
 class DelayOffsetFile(msgspec.Struct, rename="camel"):
@@ -83,6 +85,47 @@ class DelayOffsetManager:
         if self._updates // self._version_step > before // self._version_step:
             self.data_version.next_version(self._clock.wall_ms())
 
+    def adopt(self, content: DelayOffsetFile, log_end: int) -> bool:
+        """Take over the offsets of another broker, and its version; return whether anything changed.
+
+        Args:
+            content: its file.
+            log_end: what it had delivered lies before this offset of the log. Until this broker's own log has got there
+                the offsets are not written, nor is a delivery begun from them (see `drop_unsafe`).
+
+        Raises:
+            InvalidInputError: a level or an offset is none; nothing was changed.
+        """
+        _check(content)
+        table = content.offset_table
+        if content.data_version == self.data_version and self._offsets == {**self._offsets, **table}:
+            return False
+        for level, offset in table.items():
+            if self._offsets.get(level) != offset:
+                self._offsets[level] = offset
+                unsafe = self._unsafe.setdefault(level, deque())
+                if len(unsafe) >= MAX_UNSAFE:
+                    unsafe.pop()
+                unsafe.append((log_end, offset))
+                self._settle(level, unsafe)
+        self.data_version = msgspec.structs.replace(content.data_version)
+        self.table.mark_dirty()
+        return True
+
+    def drop_unsafe(self) -> None:
+        """Go back to the offsets that the log has: for a slave that begins to deliver.
+
+        Its master may have delivered more than it has copied. What would be skipped is delivered again.
+        """
+        end = self._log.max_offset
+        self._offsets = dict(self._safe)
+        for level, unsafe in self._unsafe.items():
+            reached = [entry for entry in unsafe if entry[0] <= end]
+            unsafe.clear()
+            unsafe.extend(reached)
+            if reached:
+                self._offsets[level] = reached[-1][1]
+
     def _settle(self, level: int, unsafe: deque[tuple[int, int]]) -> None:
         """Note what has got to the disk since the last call."""
         flushed = self._log.flushed_offset
@@ -109,12 +152,16 @@ class DelayOffsetManager:
 
     def _decode(self, data: bytes) -> None:
         content = decode_body(data, DelayOffsetFile)
-        for level, offset in content.offset_table.items():
-            if level < 1 or offset < 0:
-                raise InvalidInputError(f"level {level} is at offset {offset}; levels begin at 1, offsets at 0")
+        _check(content)
         self._offsets, self._safe = dict(content.offset_table), dict(content.offset_table)
         self._unsafe.clear()
         self.data_version = content.data_version
 
     def __repr__(self) -> str:
         return f"<DelayOffsetManager {self._offsets}{' dirty' if self.table.is_dirty else ''}>"
+
+
+def _check(content: DelayOffsetFile) -> None:
+    for level, offset in content.offset_table.items():
+        if level < 1 or offset < 0:
+            raise InvalidInputError(f"level {level} is at offset {offset}; levels begin at 1, offsets at 0")

@@ -34,6 +34,7 @@ from rocketmq_py.store.errors import StoreError
 from rocketmq_py.store.get_message import MAX_EXTENSION_ADDRESS, GetMessageResult, GetMessageStatus
 from rocketmq_py.store.message_store import MessageStore
 from rocketmq_py.store.offset_search import store_timestamp_of
+from rocketmq_py.store.put_message import Putter
 from rocketmq_py.store.put_result import PutMessageResult, PutMessageStatus
 from rocketmq_py.store.woken_work import WokenWork
 
@@ -71,6 +72,7 @@ class LevelDelivery:
         run_blocking: for reads that wait for the disk.
         turn: held while a batch is put, so that levels take turns.
         on_delivered: told how each message went that was put.
+        target: takes what is delivered; the store if it is None.
 
     Attributes:
         work: runs the delivery in a task, batch by batch; a stop lets the batch under way come to its end.
@@ -89,6 +91,7 @@ class LevelDelivery:
         run_blocking: RunBlocking,
         turn: asyncio.Lock,
         on_delivered: Callable[[Draft], None],
+        target: Putter | None = None,
     ) -> None:
         self.level = level
         self.queue_id = level - 1
@@ -102,6 +105,7 @@ class LevelDelivery:
         self._run_blocking = run_blocking
         self._turn = turn
         self._on_delivered = on_delivered
+        self._target = target or store
         self.work = WokenWork(f"the delivery of level {level}", self._deliver, ERROR_SECONDS)
         self._is_empty = False
 
@@ -187,7 +191,7 @@ class LevelDelivery:
             return await self._skip_to(offset, offset + count, queue)
         # Copied from here on: the views of the log are not looked at after an await.
         async with self._turn:
-            results = await put_in_order(self._store, [message.draft for message in messages if message.draft])
+            results = await put_in_order(self._target, [message.draft for message in messages if message.draft])
         return self._move_on(messages, results)
 
     def _drafts(self, found: GetMessageResult, end: int) -> list[DelayedMessage]:
@@ -230,7 +234,7 @@ class LevelDelivery:
             offset = queue_offset + 1
         self.delivered += delivered
         self._offsets.set(self.level, offset, delivered)
-        if last is not None:
+        if last is not None and last.physical_offsets:
             self._marks.mark(self.level, offset, last)
         return pause
 
@@ -251,7 +255,7 @@ class LevelDelivery:
         return f"<LevelDelivery {self.level} at {self._offsets.get(self.level)} {state}, delivered {self.delivered}>"
 
 
-async def put_in_order(store: MessageStore, drafts: Sequence[Draft]) -> list[PutMessageResult]:
+async def put_in_order(store: Putter, drafts: Sequence[Draft]) -> list[PutMessageResult]:
     """Put drafts one after the other in this turn of the loop, and wait until they are in the log.
 
     Returns:

@@ -21,6 +21,7 @@ from rocketmq_py.store.draft import Draft
 from rocketmq_py.store.errors import StoreError
 from rocketmq_py.store.message_store import MessageStore
 from rocketmq_py.store.offset_search import store_timestamp_of
+from rocketmq_py.store.put_message import Putter
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,10 @@ class ScheduleMessageService:
         environment: clock and blocking calls.
         is_master: only a master delivers; a slave gets what its master delivered.
         on_delivered: told of each message that was put into its real topic.
+
+    Attributes:
+        begins_at_once: whether delivering begins with the broker; else whoever changed this calls `begin`.
+        target: takes what is delivered: the store.
     """
 
     def __init__(
@@ -50,10 +55,11 @@ class ScheduleMessageService:
         on_delivered: Callable[[Draft], None],
     ) -> None:
         self.levels = levels
+        self.begins_at_once = is_master
+        self.target: Putter = store
         self._store = store
         self._offsets = offsets
         self._environment = environment
-        self._is_master = is_master
         self._on_delivered = on_delivered
         self._clock = DeliveryClock(environment.clock)
         self._marks = marks
@@ -83,7 +89,7 @@ class ScheduleMessageService:
 
     async def serve(self) -> None:
         """Begin to deliver, if this broker is a master."""
-        if self._is_master:
+        if self.begins_at_once:
             self.begin()
 
     async def stop_serving(self) -> None:
@@ -111,6 +117,7 @@ class ScheduleMessageService:
                 self._environment.run_blocking,
                 turn,
                 self._on_delivered,
+                self.target,
             )
             self._deliveries[level] = delivery
             self._tasks.append(loop.create_task(delivery.work.run(), name=f"deliver level {level}"))

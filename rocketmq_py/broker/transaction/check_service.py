@@ -94,6 +94,9 @@ class TransactionalMessageCheckService:
 
     Attributes:
         totals: what was done so far.
+        is_paused: a slave checks nothing: its master does.
+        forward: gives a half message to another broker instead of checking it here, and returns whether that worked:
+            for a slave that acts for its master, and cannot put it back into its own log. None elsewhere.
     """
 
     def __init__(
@@ -110,6 +113,8 @@ class TransactionalMessageCheckService:
         make_topic: Callable[[], Awaitable[None]],
     ) -> None:
         self.totals = CheckTotals()
+        self.is_paused = False
+        self.forward: Callable[[Record], Awaitable[bool]] | None = None
         self._config = config
         self._reserved_hours = reserved_hours
         self._store = store
@@ -138,13 +143,25 @@ class TransactionalMessageCheckService:
             reserved_hours=self._reserved_hours,
             started_ms=self._clock.wall_ms(),
         )
+        if self.is_paused:
+            return
         async with self._running:
             self._ops.write_soon()
             try:
-                while await self._pass_decided() and await self._check_batch(terms):
+                while await self._pass_decided() and await self._check_batch(terms) and not self.is_paused:
                     pass
             finally:
                 self._store_progress()
+
+    async def pause(self) -> None:
+        """Check nothing from now on, for a master that becomes a slave; returns when a run under way has ended."""
+        self.is_paused = True
+        async with self._running:
+            pass
+
+    def resume(self) -> None:
+        """Check again, for a slave that becomes a master; its table must have been filled."""
+        self.is_paused = False
 
     async def _pass_decided(self) -> bool:
         """Pass decided half messages without reading them; return whether anything is left to look at."""
@@ -170,6 +187,8 @@ class TransactionalMessageCheckService:
                 table.clear(high)
             return False
         records, following = records_of(result), result.next_begin_offset
+        if self.forward is not None:
+            return await self._forward(records, following)
         steps, end, goes_on = self._judge(records, terms)
         done = await self._carry_out(steps)
         if done < len(steps):
@@ -182,6 +201,16 @@ class TransactionalMessageCheckService:
             self._store_progress()
             await self._offsets.table.persist_soon()
         return goes_on
+
+    async def _forward(self, records: Sequence[Record], following: int) -> bool:
+        """Give the undecided among some half messages to another broker; return whether to go on."""
+        assert self.forward is not None
+        for half in records:
+            if not self._table.is_over(half.queue_offset, origin_of(half)) and not await self.forward(half):
+                self._table.pass_to(half.queue_offset)
+                return False
+        self._table.pass_to(following)
+        return True
 
     def _judge(self, records: Sequence[Record], terms: CheckTerms) -> tuple[list[Step], int, bool]:
         """Return what to put, the first half message that is not passed, and whether there is none."""

@@ -86,13 +86,18 @@ class TransactionLoader:
         """Fill the table, before the broker serves anybody."""
         await self.load()
 
-    async def load(self) -> None:
-        """Read what lies behind the stored progress; also for a slave that becomes a master."""
+    async def load(self, *, is_taken_over: bool = False, writes_ops: bool = True) -> None:
+        """Read what lies behind the stored progress; also for a slave that becomes a master.
+
+        Args:
+            is_taken_over: the last master did not stop in order, as far as its slave can know.
+            writes_ops: whether decisions that no op record names shall get one; a log that is a copy takes none.
+        """
         self._table.clear(self._progress(TRANS_HALF_TOPIC, HALF_QUEUE_ID))
         decided = await self._read_ops(self._progress(TRANS_OP_HALF_TOPIC, OP_QUEUE_ID))
         undecided = await self._read_halves(decided)
-        if undecided.by_place and self._after_crash():
-            await self._read_log(undecided)
+        if undecided.by_place and (is_taken_over or self._after_crash()):
+            await self._read_log(undecided, writes_ops=writes_ops)
 
     def _progress(self, topic: str, queue_id: int) -> int:
         low, high = self._store.min_offset(topic, queue_id), self._store.max_offset(topic, queue_id)
@@ -122,14 +127,16 @@ class TransactionLoader:
                 self._table.copied(offset, origin, Place(offset, record.physical_offset))
         return undecided
 
-    async def _read_log(self, undecided: Undecided) -> None:
+    async def _read_log(self, undecided: Undecided, *, writes_ops: bool) -> None:
         log, offset, found = self._store.commit_log, undecided.first_place, 0
         while offset < log.max_offset:
             prepared, following = await self._run_blocking(commits_in, log, offset, CHUNK)
             for place in prepared:
                 half = undecided.by_place.get(place)
                 if half is not None and not self._table.is_over(*half):
-                    self._add_op(self._table.decide(*half).offsets)
+                    offsets = self._table.decide(*half).offsets
+                    if writes_ops:
+                        self._add_op(offsets)
                     found += 1
             if following <= offset:
                 break

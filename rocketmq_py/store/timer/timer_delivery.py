@@ -13,6 +13,7 @@ from typing import Final
 from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.store.draft import Draft
 from rocketmq_py.store.message_store import MessageStore
+from rocketmq_py.store.put_message import Putter
 from rocketmq_py.store.put_result import PutMessageResult, PutMessageStatus
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class TimerDelivery:
         delivered: how many messages were put, rolled ones included.
         dropped: how many could not be put, ever.
         on_delivered: called with each draft that was put.
+        target: takes what is delivered: the store.
     """
 
     def __init__(self, config: MessageStoreConfig, store: MessageStore) -> None:
@@ -46,7 +48,7 @@ class TimerDelivery:
         self.dropped = 0
         self.on_delivered: list[Callable[[Draft], None]] = []
         self._config = config
-        self._store = store
+        self.target: Putter = store
 
     async def deliver(self, drafts: Sequence[Draft]) -> None:
         """Put all of them, in order; what the store does not take now is tried again.
@@ -85,7 +87,7 @@ class TimerDelivery:
                 finished.set_result(None)
 
         for number, draft in enumerate(drafts):
-            self._store.put([draft], lambda result, number=number: done(number, result))  # type: ignore[misc]
+            self.target.put([draft], lambda result, number=number: done(number, result))  # type: ignore[misc]
         await finished
         return [result for result in results if result is not None]
 

@@ -23,7 +23,7 @@ from rocketmq_py.common.record import Record
 from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.store.draft import Draft
 from rocketmq_py.store.timer.timer_delivery import TimerDelivery
-from rocketmq_py.store.timer.timer_enqueue import BATCH, BATCH_BYTES, RETRY_SECONDS
+from rocketmq_py.store.timer.timer_enqueue import BATCH, BATCH_BYTES, RETRY_SECONDS, Handled
 from rocketmq_py.store.timer.timer_log import TimerLog, TimerUnit
 from rocketmq_py.store.timer.timer_metrics import TimerMetrics
 from rocketmq_py.store.timer.timer_progress import TimerProgress
@@ -73,6 +73,8 @@ class TimerDequeueService:
         work: runs it; woken when something was put into the wheel, stopped after the present slot.
         is_reading: whether a thread may be reading the timer log.
         should_run: whether this broker delivers: a slave does not.
+        elsewhere: what another broker has delivered: records before an offset of the timer topic that were due before
+            a time.
         deleted: how many messages were deleted before their time.
         lost: how many units led to no record: it is damaged, or the log has deleted it by age.
         broken: how many chains could not be followed to their end.
@@ -91,6 +93,7 @@ class TimerDequeueService:
     ) -> None:
         self.is_reading = False
         self.should_run = True
+        self.elsewhere = Handled(0, 0, array("q"))
         self.deleted = 0
         self.lost = 0
         self.broken = 0
@@ -185,6 +188,8 @@ class TimerDequeueService:
                 continue
             # Taken off now; what is rolled on is counted again when it comes back.
             gone[real_topic(record)] += 1 if unit.is_delete else -1
+            if unit.time_ms < self.elsewhere.time_ms and record.queue_offset < self.elsewhere.offset:
+                continue
             draft = delivery(record, unit.write_time, now, is_roll=unit.is_roll)
             if draft is None:
                 self.lost += 1

@@ -109,7 +109,8 @@ class TimerFlushService:
         async with self._lock:
             if self._progress.failure or self._is_unused():
                 return
-            self._set_mark()
+            if self._dequeue.should_run:
+                self._set_mark()
             if await self._flush_log_and_wheel():
                 await self._flush_checkpoint(is_last)
             if not is_last:
@@ -170,6 +171,15 @@ class TimerFlushService:
                 self._noted_deliveries = mark.delivered
                 self._note(mark)
         checkpoint.last_timer_log_flush_pos = self._log.flushed
+        await self._write_checkpoint()
+
+    async def write_checkpoint(self) -> None:
+        """Write the checkpoint as it is now: a slave has copied it."""
+        async with self._lock:
+            await self._write_checkpoint()
+
+    async def _write_checkpoint(self) -> None:
+        checkpoint = self.checkpoint
         if not self._file.differs(checkpoint):
             return
         try:
@@ -181,7 +191,9 @@ class TimerFlushService:
         checkpoint = self.checkpoint
         before = (checkpoint.last_read_time_ms, checkpoint.last_timer_queue_offset)
         checkpoint.last_read_time_ms = max(checkpoint.last_read_time_ms, mark.read_time_ms)
-        checkpoint.last_timer_queue_offset = checkpoint.master_timer_queue_offset = mark.queue_offset
+        checkpoint.last_timer_queue_offset = mark.queue_offset
+        # On a master both are one, but for a slave that became one and has not taken everything in yet.
+        checkpoint.master_timer_queue_offset = max(checkpoint.master_timer_queue_offset, mark.queue_offset)
         if before != (checkpoint.last_read_time_ms, checkpoint.last_timer_queue_offset):
             checkpoint.version.next_version(self._environment.clock.wall_ms())
 

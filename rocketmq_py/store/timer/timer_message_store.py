@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from array import array
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -25,20 +27,22 @@ from rocketmq_py.store.message_store import MessageStore
 from rocketmq_py.store.timer.timer_checkpoint import TimerCheckpoint, TimerCheckpointFile
 from rocketmq_py.store.timer.timer_delivery import TimerDelivery
 from rocketmq_py.store.timer.timer_dequeue import TimerDequeueService
-from rocketmq_py.store.timer.timer_enqueue import TimerEnqueueService
+from rocketmq_py.store.timer.timer_enqueue import Handled, TimerEnqueueService
 from rocketmq_py.store.timer.timer_flush import TimerFlushService
 from rocketmq_py.store.timer.timer_hook import TimerHook
 from rocketmq_py.store.timer.timer_log import TimerLog
 from rocketmq_py.store.timer.timer_metrics import TimerMetrics
 from rocketmq_py.store.timer.timer_progress import TimerProgress
 from rocketmq_py.store.timer.timer_records import TimerRecords
-from rocketmq_py.store.timer.timer_recovery import TimerQueue, TimerRecovery, TimerRecoveryReport
+from rocketmq_py.store.timer.timer_recovery import TimerQueue, TimerRecovery, TimerRecoveryReport, units_since
 from rocketmq_py.store.timer.timer_wheel import TimerWheel
 
 logger = logging.getLogger(__name__)
 
 #: Longest time in seconds that a stop waits for the slot that is being delivered.
 STOP_SECONDS: Final = 2.5
+#: Copied checkpoints that wait for the log.
+MAX_COPIED: Final = 64
 
 
 class Rate:
@@ -135,6 +139,8 @@ class TimerMessageStore:
         # A slave delivers nothing; its master does.
         self.enqueue.should_run = self.dequeue.should_run = config.broker_role is not BrokerRole.SLAVE
         self.delivery.on_delivered.append(self._delivered)
+        self._has_copied = False
+        self._copied: deque[tuple[int, TimerCheckpoint]] = deque(maxlen=MAX_COPIED)
         self._tasks: list[asyncio.Task[None]] = []
         self._enqueue_rate, self._dequeue_rate = Rate(), Rate()
 
@@ -158,6 +164,11 @@ class TimerMessageStore:
         loop = asyncio.get_running_loop()
         self._enqueue_rate.measure(0, loop.time())
         self._dequeue_rate.measure(0, loop.time())
+        self._begin()
+
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.enqueue.work.is_stopping = self.dequeue.work.is_stopping = False
         self._tasks = [
             loop.create_task(self.enqueue.work.run(), name="TimerEnqueueService"),
             loop.create_task(self.dequeue.work.run(), name="TimerDequeueService"),
@@ -216,6 +227,72 @@ class TimerMessageStore:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._tasks = []
+
+    async def pause(self) -> None:
+        """Stop taking timers in and delivering them, for a master that becomes a slave."""
+        if not self.enqueue.should_run:
+            return
+        await self.stop_serving()
+        await self.flush()
+        self.enqueue.should_run = self.dequeue.should_run = False
+
+    async def resume(self) -> None:
+        """Take timers in and deliver them, for a slave that becomes a master.
+
+        What its master had delivered, as far as this broker's log has it, is not delivered again: see `adopt`. The
+        records that this broker has not taken in itself are taken in first, so that none of them comes too late to
+        delete another.
+        """
+        if self.enqueue.should_run or not self._config.timer_wheel_enable:
+            return
+        # The two tasks look now and then although there is nothing for them to do.
+        await self.stop_serving()
+        progress, checkpoint = self.progress, self.flusher.checkpoint
+        self._use_copies()
+        queue = self._queue()
+        progress.queue_offset = min(progress.queue_offset, queue.max_offset)
+        first = queue.physical_offset_of(progress.queue_offset)
+        known = await self._environment.run_blocking(units_since, self.log, first) if first is not None else array("q")
+        delivered_ms = self.wheel.floor(checkpoint.last_read_time_ms) or progress.read_time_ms
+        # Records that come to an offset which a crash has freed are none that anybody has handled.
+        elsewhere = Handled(min(checkpoint.master_timer_queue_offset, queue.max_offset), delivered_ms, known)
+        self.enqueue.resume(elsewhere)
+        self.dequeue.elsewhere = elsewhere
+        if self.dequeue.is_idle:
+            progress.read_time_ms = delivered_ms
+        progress.write_time_ms, progress.is_catching_up = max(delivered_ms, progress.read_time_ms), True
+        if self._has_copied:
+            # The copied counts are about the same records as those that are now counted here.
+            self.flusher.wants_recount, self._has_copied = True, False
+        self.enqueue.should_run = self.dequeue.should_run = True
+        self._begin()
+
+    async def adopt(self, checkpoint: TimerCheckpoint, log_end: int) -> None:
+        """Note how far the master's timers are, for a slave that becomes a master.
+
+        Args:
+            checkpoint: the master's.
+            log_end: what it had delivered lies before this offset of the log. Until this broker's own log has got there
+                the numbers are not used: what they call delivered would be lost with the master.
+        """
+        self._has_copied = True
+        if not self._copied or self._copied[-1][1].encode() != checkpoint.encode():
+            self._copied.append((log_end, checkpoint))
+        if self._use_copies():
+            await self.flusher.write_checkpoint()
+
+    def _use_copies(self) -> bool:
+        """Take over the newest copy that the log allows; return whether there was one."""
+        end, newest = self._store.commit_log.max_offset, None
+        while self._copied and self._copied[0][0] <= end:
+            newest = self._copied.popleft()[1]
+        if newest is None:
+            return False
+        checkpoint = self.flusher.checkpoint
+        checkpoint.last_read_time_ms = newest.last_read_time_ms
+        checkpoint.master_timer_queue_offset = newest.last_timer_queue_offset
+        checkpoint.version.assign(newest.version)
+        return True
 
     async def stop(self) -> None:
         """Write everything down, and close."""

@@ -96,6 +96,20 @@ class TimerMetrics:
                 metric.count, metric.time_stamp = found, now
                 self._changed(now)
 
+    def adopt(self, data: bytes) -> bool:
+        """Take over the counts of another broker, as `encode` returned them; return whether they were news.
+
+        Raises:
+            ValueError: they cannot be read; nothing was changed.
+        """
+        before = self.data_version
+        file = msgspec.json.decode(data, type=_File, strict=False)
+        if file.data_version == before:
+            return False
+        self._counts, self.data_version = file.timing_count, file.data_version
+        self.table.mark_dirty()
+        return True
+
     def _changed(self, now: int) -> None:
         self.data_version.next_version(now)
         self.table.mark_dirty()

@@ -202,9 +202,9 @@ class TimerRecovery:
         report.queue_offset = min(max(offset, queue.min_offset), queue.max_offset)
         first = queue.physical_offset_of(report.queue_offset) if report.queue_offset < queue.max_offset else None
         # Records that will get an offset which a crash has freed are none that anybody has handled.
-        handled = min(checkpoint.last_timer_queue_offset, queue.max_offset)
+        handled = min(max(checkpoint.last_timer_queue_offset, checkpoint.master_timer_queue_offset), queue.max_offset)
         report.handled = Handled(
-            handled, checkpoint.last_read_time_ms, self._units_since(_NOWHERE if first is None else first)
+            handled, checkpoint.last_read_time_ms, units_since(self._log, _NOWHERE if first is None else first)
         )
 
     def _offset_behind_last_unit(self, queue: TimerQueue) -> int:
@@ -213,18 +213,6 @@ class TimerRecovery:
             return queue.min_offset
         (record,) = self._records.read_blocking([(unit.physical_offset, unit.record_size)])
         return record.queue_offset + 1 if record is not None else queue.min_offset
-
-    def _units_since(self, physical_offset: int) -> array[int]:
-        """Return the records from a physical offset on that have a unit in the timer log, in order."""
-        log, found = self._log, array("q")
-        position = log.before(log.end)
-        while position >= log.min_position and log.end > log.min_position:
-            unit = log.read(position)
-            if unit is None or unit.physical_offset < physical_offset:
-                break
-            found.append(unit.physical_offset)
-            position = log.before(position)
-        return found[::-1]
 
     def _find_read_time(self, now_ms: int) -> None:
         """Decide which slot is the first to be delivered.
@@ -236,3 +224,16 @@ class TimerRecovery:
         if not read_time:
             read_time = min((slot.time_ms for slot in wheel.slots(0) if slot.time_ms < now_ms), default=now_ms)
         self._report.read_time_ms = wheel.floor(read_time)
+
+
+def units_since(log: TimerLog, physical_offset: int) -> array[int]:
+    """Return the records from a physical offset on that have a unit in the timer log, in order. Blocks."""
+    found = array("q")
+    position = log.before(log.end)
+    while position >= log.min_position and log.end > log.min_position:
+        unit = log.read(position)
+        if unit is None or unit.physical_offset < physical_offset:
+            break
+        found.append(unit.physical_offset)
+        position = log.before(position)
+    return found[::-1]
