@@ -107,7 +107,7 @@ class HAConnection(asyncio.Protocol):
         if not self._service.reported(self, offset):
             return
         if self.next_offset < 0:
-            self.next_offset = self._service.start_offset(offset)
+            self.next_offset = self._service.start_offset(self, offset)
             logger.info("slave %s follows from %d", self.address, self.next_offset)
             self.push()
 

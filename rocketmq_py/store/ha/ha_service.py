@@ -73,7 +73,7 @@ class HAService(LogObserver):
         self.connections: list[HAConnection] = []
         self.flow = FlowLimit(self._flow_limit, lambda: asyncio.get_running_loop().time())
         self.make_codec: Callable[[HAConnection], MasterCodec] = lambda connection: DefaultMasterCodec()
-        self.start_offset: Callable[[int], int] = self._start_offset
+        self.start_offset: Callable[[HAConnection, int], int] = self._start_offset
         self.on_change: list[Callable[[], None]] = []
         self.is_trusted: Callable[[str], Awaitable[bool]] = _trust_nobody
         self._is_port_fixed = is_port_fixed
@@ -215,7 +215,7 @@ class HAService(LogObserver):
             size = allowed or -1
         return size
 
-    def _start_offset(self, reported: int) -> int:
+    def _start_offset(self, connection: HAConnection, reported: int) -> int:
         """Return where a slave begins: an empty one at the last file, as in RocketMQ, another where it ends."""
         if reported:
             return reported

@@ -29,13 +29,16 @@ class SlaveDispatch:
         log: what was copied.
         reput: knows how far dispatch is.
         visible: returns how far it may go: to the end of the log, or to what is on disk.
+
+    Attributes:
+        visible: the same; a group that may elect another master goes less far.
     """
 
     def __init__(self, log: CommitLog, reput: ReputMessageService, visible: Callable[[], int]) -> None:
         self._log = log
         self._reput = reput
+        self.visible = visible
         self._columns = LogColumns()
-        self._visible = visible
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -66,11 +69,11 @@ class SlaveDispatch:
     @property
     def lag(self) -> int:
         """Bytes that were copied and are not yet in the queues."""
-        return max(self._visible() - self._reput.reput_from_offset, 0)
+        return max(self.visible() - self._reput.reput_from_offset, 0)
 
     def step(self) -> bool:
         """Dispatch a little; return whether that was anything."""
-        start, visible = self._reput.reput_from_offset, self._visible()
+        start, visible = self._reput.reput_from_offset, self.visible()
         if start >= visible:
             return False
         if self._step_young(start, visible):
