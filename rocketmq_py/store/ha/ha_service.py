@@ -197,9 +197,18 @@ class HAService(LogObserver):
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def appended(self, offset: int, data: bytes | memoryview) -> None:
-        """The log grew: every slave gets it at the end of this turn of the loop."""
+        """The log grew: slaves that have all the rest get the bytes while they are at hand."""
         for connection in self.connections:
-            connection.push()
+            connection.appended(offset, data)
+
+    def may_send_now(self, connection: HAConnection, size: int) -> bool:
+        """Tell whether bytes that were appended just now may go to a slave as one frame."""
+        offset = connection.next_offset
+        return (
+            size <= self.config.ha_transfer_batch_size
+            and not self.config.ha_flow_control_enable
+            and connection.codec.frame_end(offset, offset + size) == offset + size
+        )
 
     def may_send(self, connection: HAConnection) -> int:
         """Return how many bytes may be sent to a slave now; 0 if there are none, -1 if it must wait a little."""
