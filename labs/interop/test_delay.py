@@ -19,6 +19,8 @@ from rocketmq_py.client.config import ProducerConfig
 from rocketmq_py.client.consume_service import ConsumeContext
 from rocketmq_py.client.consumer_config import PushConsumerConfig
 from rocketmq_py.client.producer import Producer
+from rocketmq_py.client.pull_api import PullStatus
+from rocketmq_py.client.pull_consumer import PullConsumer
 from rocketmq_py.client.push_consumer import PushConsumer
 from rocketmq_py.common.environment import system_environment
 from rocketmq_py.common.message import Message, MessageExt
@@ -30,6 +32,8 @@ from rocketmq_py.testing.eventually import eventually
 
 from .apache import apache_servers
 from .java_tools import OLDER, VERSION, JavaProgram, free_port, jars, java, java_client, mqadmin
+from .other_clients import cpp_client, go_client, node_client
+from .other_clients import received as rows_of
 from .our_servers import our_servers
 
 pytestmark = [pytest.mark.interop, pytest.mark.serial, pytest.mark.timeout(400)]
@@ -106,6 +110,57 @@ async def test_java_programs_delay_messages_at_our_broker(tmp_path: Path, versio
     )
     assert late[0] >= 0
     assert late[150] <= 100
+
+
+@pytest.mark.parametrize("name", ["Go", "C++", "Node"])
+async def test_programs_in_other_languages_delay_messages_at_our_broker(tmp_path: Path, name: str) -> None:
+    """Claim: clients that are not Java's delay messages by level, and by seconds with a property, at our broker.
+
+    Experiment: a producer sends 120 messages, in turn with level 1, level 2, 3 seconds and 6 seconds; a consumer of the
+    same client waits for them.
+    Observe: the consumer gets each once. By the broker's clock none was delivered before its time.
+    """
+    program = {"Go": go_client, "C++": cpp_client, "Node": node_client}[name]()
+    waits = {"1": 1_000, "2": 5_000, "3s": 3_000, "6s": 6_000}
+    async with our_servers(tmp_path) as servers, AdminClient(namesrv_addr=servers.namesrv) as admin:
+        await admin.topics.create(TOPIC, queues=4)
+        consume = ("consume", servers.namesrv, "Late", TOPIC, "one")
+        produce = ("produce", servers.namesrv, "Shop", TOPIC, "120", "delayed", ",".join(waits))
+        async with program.run(*consume, home=tmp_path / "consumer") as consumer:
+            await eventually(lambda: "started" in consumer.lines, 60)
+            async with program.run(*produce, home=tmp_path / "producer") as producer:
+                assert await producer.wait(120) == 0, producer.output[-2_000:]
+                assert "sent 120" in producer.lines, producer.output[-2_000:]
+            await eventually(lambda: len(bodies_of(consumer)) >= 120, 120)
+            got = Counter(bodies_of(consumer))
+        assert got == Counter(f"body {number}" for number in range(120))
+        delivered = await read_all(servers.namesrv)
+        assert len(delivered) == 120
+    late: dict[str, list[int]] = {wait: [] for wait in waits}
+    for message in delivered:
+        wait = list(waits)[int(message.body.decode().split(" ")[1]) % len(waits)]
+        late[wait].append(message.store_timestamp - message.born_timestamp - waits[wait])
+    for wait, times in late.items():
+        print(f"{name}, wait {wait}: {min(times)} to {max(times)} ms late")
+        assert len(times) == 30
+        assert min(times) >= 0
+
+
+def bodies_of(consumer: JavaProgram) -> list[str]:
+    """Return the bodies that a consumer in another language has printed."""
+    return [body for _, _, body in rows_of(consumer)]
+
+
+async def read_all(namesrv: str) -> list[MessageExt]:
+    """Return what lies in the topic."""
+    found: list[MessageExt] = []
+    async with PullConsumer("Reader", namesrv_addr=namesrv) as consumer:
+        for queue in await consumer.fetch_queues(TOPIC):
+            offset = 0
+            while (result := await consumer.pull(queue, offset)).status is PullStatus.FOUND:
+                found += result.messages
+                offset = result.next_begin_offset
+    return found
 
 
 async def test_our_programs_delay_messages_at_an_apache_broker(tmp_path: Path) -> None:

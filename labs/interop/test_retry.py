@@ -25,7 +25,7 @@ from rocketmq_py.testing.eventually import eventually
 
 from .apache import apache_servers
 from .java_tools import OLDER, VERSION, JavaProgram, java, java_client, mqadmin
-from .other_clients import cpp_client, go_client, received
+from .other_clients import cpp_client, go_client, node_client, received
 from .our_servers import our_servers
 
 pytestmark = [pytest.mark.interop, pytest.mark.serial, pytest.mark.timeout(400)]
@@ -186,18 +186,20 @@ async def test_our_consumer_that_fails_at_an_apache_broker(tmp_path: Path, in_or
         assert {message.properties["DLQ_ORIGIN_TOPIC"] for message in again.got} == {dlq_topic(group)}
 
 
-async def test_a_consumer_of_the_go_client_that_fails_at_our_broker(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["Go", "Node"])
+async def test_a_consumer_of_another_client_that_fails_at_our_broker(tmp_path: Path, name: str) -> None:
     """It asks for its retry topic with the next refresh of routes, so this takes half a minute."""
-    client = go_client()
+    client = {"Go": go_client, "Node": node_client}[name]()
+    group = f"{name}Group"
     async with (
         our_servers(tmp_path, store={"message_delay_level": LEVELS}) as servers,
         AdminClient(namesrv_addr=servers.namesrv) as admin,
     ):
         await admin.topics.create(TOPIC, queues=2)
         await send(servers.namesrv)
-        async with client.run("fail", servers.namesrv, "GoGroup", TOPIC, home=tmp_path / "go") as consumer:
+        async with client.run("fail", servers.namesrv, group, TOPIC, home=tmp_path / name) as consumer:
             store = servers.kernel.get(MessageStore)
-            await eventually(lambda: store.max_offset(dlq_topic("GoGroup"), 0) == len(KEYS), 180)
+            await eventually(lambda: store.max_offset(dlq_topic(group), 0) == len(KEYS), 180)
             await asyncio.sleep(1)
             tries = sorted((body, tries) for tries, _, body in received(consumer))
         assert tries == sorted((f"body of {key}", number) for key in KEYS for number in range(LIMIT + 1))

@@ -164,6 +164,27 @@ async def test_a_go_producer_commits_rolls_back_and_is_asked_by_our_broker(tmp_p
             assert set(checked) == {body for body in BODIES if body.startswith("unknown")}
 
 
+async def test_the_half_message_of_a_killed_go_producer_is_asked_of_another_one(tmp_path: Path) -> None:
+    """The same as with Java: a second producer of the group decides what the killed one left open."""
+    client = go_transactions()
+    slow = {"transaction_check_interval": 1_000, "transaction_time_out": 5_000}
+    async with our_servers(tmp_path, **slow) as servers, AdminClient(namesrv_addr=servers.namesrv) as admin:
+        await admin.topics.create(TOPIC, queues=4)
+        open_ones = ("unknown-commit-1", "unknown-rollback-1", "unknown-commit-2")
+        async with client.run(servers.namesrv, GROUP, TOPIC, *open_ones, home=tmp_path / "dying") as first:
+            await eventually(lambda: "sent" in first.lines, 60)
+            first._process.kill()
+            await first.wait(10)
+        async with client.run(servers.namesrv, GROUP, TOPIC, "commit-3", home=tmp_path / "heir") as second:
+            await eventually(lambda: "sent" in second.lines, 60)
+            await until_delivered(
+                servers.namesrv, Counter(["unknown-commit-1", "unknown-commit-2", "commit-3"]), seconds=90
+            )
+            checked = {line.split(" ")[1] for line in second.lines if line.startswith("checked")}
+        assert checked == set(open_ones)
+        assert not any(line.startswith("checked") for line in first.lines)
+
+
 # --- our producer, their broker ---------------------------------------------------------------------------------------
 
 

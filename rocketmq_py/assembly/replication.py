@@ -70,7 +70,7 @@ def _install_slave(kernel: Kernel) -> None:
         return log.flushed_offset if flush.is_sync else log.max_offset
 
     intake = kernel.provide(LogIntake(log, store_config.max_message_size))
-    dispatch = kernel.provide(SlaveDispatch(kernel.get(ReputMessageService), confirmed))
+    dispatch = kernel.provide(SlaveDispatch(log, kernel.get(ReputMessageService), confirmed))
     client = kernel.provide(HAClient(store_config, intake, confirmed))
 
     def appended() -> None:

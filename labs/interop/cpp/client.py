@@ -1,12 +1,14 @@
 """A producer or a push consumer of the C++ core client, to be run by the Python that has `rocketmq` installed.
 
-client.py produce NAMESRV GROUP TOPIC COUNT [ordered KEYS]
+client.py produce NAMESRV GROUP TOPIC COUNT [ordered KEYS | delayed WAITS]
 client.py consume NAMESRV GROUP TOPIC INSTANCE [ordered MILLIS]
 client.py fail NAMESRV GROUP TOPIC INSTANCE        messages fail at their first try; prints "TRIES QUEUE BODY"
 
 An ordered producer sends step N of the orders order-0, order-1 ... to the queue of the order, with the body
-"order-ORDER:STEP". A consumer runs until its standard input ends and prints one line per message: "QUEUE OFFSET BODY";
-in order, where each message takes MILLIS, "QUEUE BODY BEGIN END". What a listener raises the binding turns into success.
+"order-ORDER:STEP". WAITS are delay levels, or seconds as "5s", separated by commas, which messages take in turn.
+
+A consumer runs until its standard input ends and prints one line per message: "QUEUE OFFSET BODY"; in order, where each
+message takes MILLIS, "QUEUE BODY BEGIN END". What a listener raises the binding turns into success.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import time
 from rocketmq.client import Message, Producer, PushConsumer, RecvMessage, SendStatus
 
 
-def produce(namesrv: str, group: str, topic: str, count: str, mode: str = "", keys: str = "1") -> None:
+def produce(namesrv: str, group: str, topic: str, count: str, mode: str = "", value: str = "1") -> None:
     producer = Producer(group)
     producer.set_namesrv_addr(namesrv)
     producer.start()
@@ -28,11 +30,18 @@ def produce(namesrv: str, group: str, topic: str, count: str, mode: str = "", ke
         message.set_keys(f"key-{number}")
         message.set_tags("cpp" if number % 2 else "other")
         if mode == "ordered":
-            order, step = number % int(keys), number // int(keys)
+            order, step = number % int(value), number // int(value)
             message.set_body(f"order-{order}:{step}")
             result = producer.send_orderly(message, order)
         else:
             message.set_body(f"body {number}")
+            if mode == "delayed":
+                waits = value.split(",")
+                wait = waits[number % len(waits)]
+                if wait.endswith("s"):
+                    message.set_property("TIMER_DELAY_SEC", wait[:-1])
+                else:
+                    message.set_delay_time_level(int(wait))
             result = producer.send_sync(message)
         sent += result.status == SendStatus.OK
     producer.shutdown()

@@ -1,13 +1,15 @@
 // A producer or a push consumer of the Go client.
 //
-//	client produce NAMESRV GROUP TOPIC COUNT [ordered KEYS]
+//	client produce NAMESRV GROUP TOPIC COUNT [ordered KEYS | delayed WAITS]
 //	client request NAMESRV GROUP TOPIC COUNT           asks, and prints "reply BODY" for each answer
 //	client consume NAMESRV GROUP TOPIC INSTANCE [ordered MILLIS | reply PREFIX]
 //	client fail NAMESRV GROUP TOPIC                    every message fails; prints "TRIES QUEUE BODY"
 //
 // An ordered producer sends step N of the orders order-0, order-1 ... to the queue of the order, with the body
-// "order-ORDER:STEP". A consumer runs until its standard input ends and prints one line per message: "QUEUE OFFSET BODY";
-// in order, where each message takes MILLIS and the first one of each queue fails once, "QUEUE BODY BEGIN END".
+// "order-ORDER:STEP". WAITS are delay levels, or seconds as "5s", separated by commas, which messages take in turn.
+//
+// A consumer runs until its standard input ends and prints one line per message: "QUEUE OFFSET BODY"; in order, where
+// each message takes MILLIS and the first one of each queue fails once, "QUEUE BODY BEGIN END".
 package main
 
 import (
@@ -16,6 +18,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,7 +51,7 @@ func newProducer(namesrv, group string, selector producer.QueueSelector) rocketm
 	return sender
 }
 
-func produce(namesrv, group, topic string, count int, keys int) {
+func produce(namesrv, group, topic string, count int, keys int, waits []string) {
 	sender := newProducer(namesrv, group, producer.NewHashQueueSelector())
 	sent := 0
 	for n := 0; n < count; n++ {
@@ -58,6 +61,14 @@ func produce(namesrv, group, topic string, count int, keys int) {
 			order := fmt.Sprintf("order-%d", n%keys)
 			message.Body = []byte(fmt.Sprintf("%s:%d", order, n/keys))
 			message.WithShardingKey(order)
+		}
+		if len(waits) > 0 {
+			wait := waits[n%len(waits)]
+			if seconds, isTimer := strings.CutSuffix(wait, "s"); isTimer {
+				message.WithProperty("TIMER_DELAY_SEC", seconds)
+			} else {
+				message.WithDelayTimeLevel(number(wait))
+			}
 		}
 		result, err := sender.SendSync(context.Background(), message)
 		check(err)
@@ -170,11 +181,14 @@ func main() {
 	arguments := append(os.Args[2:], "", "")
 	switch os.Args[1] {
 	case "produce":
-		keys := 0
-		if arguments[4] == "ordered" {
+		keys, waits := 0, []string{}
+		switch arguments[4] {
+		case "ordered":
 			keys = number(arguments[5])
+		case "delayed":
+			waits = strings.Split(arguments[5], ",")
 		}
-		produce(arguments[0], arguments[1], arguments[2], number(arguments[3]), keys)
+		produce(arguments[0], arguments[1], arguments[2], number(arguments[3]), keys, waits)
 	case "request":
 		request(arguments[0], arguments[1], arguments[2], number(arguments[3]))
 	case "fail":

@@ -1,7 +1,10 @@
 // A producer or a push consumer of the Node client.
 //
-//   node client.js produce NAMESRV GROUP TOPIC COUNT
+//   node client.js produce NAMESRV GROUP TOPIC COUNT [delayed WAITS]
 //   node client.js consume NAMESRV GROUP TOPIC INSTANCE [ordered MILLIS]
+//   node client.js fail NAMESRV GROUP TOPIC            every message fails, two more tries; prints "TRIES QUEUE BODY"
+//
+// WAITS are delay levels, or seconds as "5s", separated by commas, which messages take in turn.
 //
 // A consumer runs until its standard input ends and prints one line per message: "QUEUE OFFSET BODY"; with `ordered`,
 // where each message takes MILLIS, "QUEUE BODY BEGIN END". That is no ordered consumption: this client knows no locks. It
@@ -16,13 +19,19 @@ const common = namesrv => ({
   nameSrv: namesrv, httpclient: {}, accessKeyId: 'key', accessKeySecret: 'secret', logger: quiet,
 });
 
-async function produce(namesrv, group, topic, count) {
+async function produce(namesrv, group, topic, count, mode, value) {
   const producer = new Producer({ ...common(namesrv), producerGroup: group });
   await producer.ready();
   let sent = 0;
   for (let number = 0; number < Number(count); number++) {
     const message = new Message(topic, number % 2 ? 'node' : 'other', `body ${number}`);
     message.keys = [ `key-${number}` ];
+    if (mode === 'delayed') {
+      const waits = value.split(',');
+      const wait = waits[number % waits.length];
+      if (wait.endsWith('s')) message.properties.TIMER_DELAY_SEC = wait.slice(0, -1);
+      else message.delayTimeLevel = Number(wait);
+    }
     const result = await producer.send(message);
     if (result.sendStatus === 'SEND_OK') sent++;
   }
@@ -49,8 +58,22 @@ async function consume(namesrv, group, topic, instance, mode, millis) {
   await consumer.close();
 }
 
+async function fail(namesrv, group, topic) {
+  const consumer = new Consumer({ ...common(namesrv), consumerGroup: group, maxReconsumeTimes: 2 });
+  consumer.subscribe(topic, '*', async message => {
+    console.log(`${message.reconsumeTimes} ${message.queueId} ${message.body}`);
+    throw new Error('as it should be');
+  });
+  consumer.on('error', () => {});
+  await consumer.ready();
+  console.log('started');
+  process.stdin.resume();
+  await new Promise(resolve => process.stdin.once('end', resolve));
+  await consumer.close();
+}
+
 const [ command, ...rest ] = process.argv.slice(2);
-({ produce, consume })[command](...rest).then(() => process.exit(0), error => {
+({ produce, consume, fail })[command](...rest).then(() => process.exit(0), error => {
   console.error(error);
   process.exit(1);
 });

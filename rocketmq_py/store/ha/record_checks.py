@@ -15,14 +15,21 @@ import zlib
 from typing import Final, NamedTuple
 
 from rocketmq_py.common.errors import CorruptDataError
-from rocketmq_py.common.record import BLANK_SIZE, HEAD_LAYOUTS, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, MIN_RECORD_SIZE
+from rocketmq_py.common.record import (
+    BLANK_SIZE,
+    MAGIC_BLANK,
+    MAGIC_V1,
+    MAGIC_V2,
+    MIN_RECORD_SIZE,
+    RecordState,
+    check_record,
+)
 from rocketmq_py.common.sys_flag import BORN_HOST_V6, STORE_HOST_V6
 
 _HOST_BITS: Final = BORN_HOST_V6 | STORE_HOST_V6
 #: What is looked at in a head with two IPv4 hosts: size, magic, body CRC, physical offset, system flag, body length.
 _HEAD_V4: Final = struct.Struct(">iii16xqi44xi")
 _HEAD_V4_SIZE: Final = _HEAD_V4.size
-_INT: Final = struct.Struct(">i")
 _SIZE_AND_MAGIC: Final = struct.Struct(">ii")
 _SHORT: Final = struct.Struct(">h")
 
@@ -55,77 +62,64 @@ def check_records(data: memoryview, start: int, file_size: int, max_record_size:
     file_end = file_size - start % file_size
     unpack, crc32, short = _HEAD_V4.unpack_from, zlib.crc32, _SHORT.unpack_from
     while end - at >= BLANK_SIZE:
-        if end - at < _HEAD_V4_SIZE:
-            _check_beginning(data, at, start, file_end, max_record_size)
-            if _SIZE_AND_MAGIC.unpack_from(data, at)[1] != MAGIC_BLANK:
-                break
-        size, magic, body_crc, offset, sys_flag, body_length = _unpack(data, at, end, unpack)
-        if magic == MAGIC_V1:
-            topic_head = 1
-        elif magic == MAGIC_V2:
-            topic_head = 2
-        else:
-            _check_beginning(data, at, start, file_end, max_record_size)
-            if size > end - at:
-                return Checked(end, size - (end - at))
-            at = file_end
-            file_end += file_size
-            continue
+        if end - at >= MIN_RECORD_SIZE:
+            # Nearly all records: of the first form, with two IPv4 hosts, whole, and good.
+            size, magic, body_crc, offset, sys_flag, body_length = unpack(data, at)
+            body, behind = at + _HEAD_V4_SIZE, at + size
+            topic = body + body_length
+            if (
+                magic == MAGIC_V1
+                and not sys_flag & _HOST_BITS
+                and offset == start + at
+                and body <= topic < behind <= end
+                and behind <= file_end - BLANK_SIZE
+            ):
+                properties = topic + 1 + data[topic]
+                if properties != topic + 1 and properties + 2 <= behind:
+                    is_sum = properties + 2 + short(data, properties)[0] == behind
+                    if is_sum and (not body_length or crc32(data[body:topic]) & 0x7FFFFFFF == body_crc):
+                        at = behind
+                        continue
+        size = _check_one(data, at, start, file_end, max_record_size)
         if size > end - at:
-            _check_beginning(data, at, start, file_end, max_record_size)
-            if offset != start + at:
-                raise _corrupt(start + at, f"physical offset {start + at}", offset)
-            break
-        if offset != start + at or not MIN_RECORD_SIZE <= size <= file_end - at - BLANK_SIZE:
-            _check_beginning(data, at, start, file_end, max_record_size)
-            raise _corrupt(start + at, f"physical offset {start + at}", offset)
-        if sys_flag & _HOST_BITS:
-            body = at + HEAD_LAYOUTS[sys_flag & _HOST_BITS].size
-            body_length = _INT.unpack_from(data, body - 4)[0] if body <= at + size else -1
-        else:
-            body = at + _HEAD_V4_SIZE
-        topic = body + body_length
-        # The parts must add up: lengths that lead out of the record are no lengths.
-        if body_length < 0 or topic + topic_head + 2 > at + size:
-            raise _corrupt(start + at, f"a body that fits into {size} bytes", body_length)
-        topic_length = data[topic] if topic_head == 1 else short(data, topic)[0]
-        properties = topic + topic_head + topic_length
-        if topic_length < 1 or properties + 2 > at + size:
-            raise _corrupt(start + at, f"a topic that fits into {size} bytes", topic_length)
-        properties_length = short(data, properties)[0]
-        if properties_length < 0 or properties + 2 + properties_length != at + size:
-            raise _corrupt(start + at, f"parts of {size} bytes in all", properties + 2 + properties_length - at)
-        if body_length and crc32(data[body:topic]) & 0x7FFFFFFF != body_crc:
-            found = crc32(data[body:topic]) & 0x7FFFFFFF
-            raise _corrupt(start + at, f"body CRC {body_crc:08x}", f"{found:08x}")
+            # A blank record needs no more than its beginning: the rest of the file is bytes without meaning.
+            is_blank = _SIZE_AND_MAGIC.unpack_from(data, at)[1] == MAGIC_BLANK
+            return Checked(end, size - (end - at)) if is_blank else Checked(at)
         at += size
+        if at == file_end:
+            file_end += file_size
     return Checked(at)
 
 
-def _unpack(data: memoryview, at: int, end: int, unpack: object) -> tuple[int, int, int, int, int, int]:
-    if end - at >= _HEAD_V4_SIZE:
-        return _HEAD_V4.unpack_from(data, at)
-    size, magic = _SIZE_AND_MAGIC.unpack_from(data, at)
-    return size, magic, 0, 0, 0, 0
-
-
-def _check_beginning(data: memoryview, at: int, start: int, file_end: int, max_record_size: int) -> None:
-    """Check size and magic, of which the first 8 bytes are there.
+def _check_one(data: memoryview, at: int, start: int, file_end: int, max_record_size: int) -> int:
+    """Check what lies at one place, of any form, good or not; return its size, which may be more than has arrived.
 
     Raises:
-        CorruptDataError: they are not those of a record.
+        CorruptDataError: it is nothing that a log has.
     """
+    size: int
     size, magic = _SIZE_AND_MAGIC.unpack_from(data, at)
-    room = file_end - at
+    place, room, end = start + at, file_end - at, len(data)
     if magic == MAGIC_BLANK:
         if size != room:
-            raise _corrupt(start + at, f"a blank record of {room} bytes, to the end of the file", size)
-    elif magic not in (MAGIC_V1, MAGIC_V2):
-        raise _corrupt(start + at, "magic daa320a7, daa320ab or cbd43194", f"{magic & 0xFFFFFFFF:08x}")
-    else:
-        limit = min(room - BLANK_SIZE, max_record_size)
-        if not MIN_RECORD_SIZE <= size <= limit:
-            raise _corrupt(start + at, f"a size from {MIN_RECORD_SIZE} to {limit}", size)
+            raise _corrupt(place, f"a blank record of {room} bytes, to the end of the file", size)
+        return size
+    if magic not in (MAGIC_V1, MAGIC_V2):
+        raise _corrupt(place, "magic daa320a7, daa320ab or cbd43194", f"{magic & 0xFFFFFFFF:08x}")
+    limit = min(room - BLANK_SIZE, max_record_size)
+    if not MIN_RECORD_SIZE <= size <= limit:
+        raise _corrupt(place, f"a size from {MIN_RECORD_SIZE} to {limit}", size)
+    if end - at < _HEAD_V4_SIZE:
+        return size
+    offset = _HEAD_V4.unpack_from(data, at)[3]
+    if offset != place:
+        raise _corrupt(place, f"physical offset {place}", offset)
+    if size <= end - at:
+        # The rest of the judgement is the one that recovery makes.
+        verdict = check_record(data[at : at + size], 0, position=place)
+        if verdict.state is not RecordState.VALID:
+            raise _corrupt(place, verdict.expected, verdict.found)
+    return size
 
 
 def _corrupt(offset: int, expected: str, found: object) -> CorruptDataError:

@@ -1,0 +1,264 @@
+"""`python -m loadtests.replication`: what a slave costs, and how fast one catches up.
+
+Two measurements, each of a master and a slave of their own on loopback:
+
+    catch-up   an empty slave gets the whole log (`--bytes`, 2 GiB of 1 KiB messages): with an idle master, and with one that
+               takes half of the sends that it could
+    double     sends of 64 connections to an ASYNC_MASTER and to a SYNC_MASTER with `inSyncReplicas=2`, a slave attached
+               to both; round by round, the median of the ratios counts
+
+The dispatch of a slave, which makes its queues, is reported apart: nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import statistics
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from loadtests.bench import frames
+from loadtests.bench.generator import Generator, Load, compile_generator
+from loadtests.bench.processes import Broker, Server, free_port
+from rocketmq_py.remoting.codes import RequestCode
+
+TOPIC: Final = "Copied"
+QUEUES: Final = 8
+BODY: Final = 1_024
+BATCH: Final = 32
+CONNECTIONS: Final = 64
+GET_SECONDS: Final = 5.0
+CATCH_UP_SECONDS: Final = 120.0
+
+
+def runtime_info(port: int) -> dict[str, str]:
+    """Ask a broker about itself."""
+    with socket.create_connection(("127.0.0.1", port), GET_SECONDS) as peer:
+        peer.sendall(frames.request(RequestCode.GET_BROKER_RUNTIME_INFO, {}, b""))
+        reader = peer.makefile("rb")
+        length, head = struct.unpack(">II", reader.read(8))
+        reader.read(head & 0xFFFFFF)
+        table: dict[str, str] = json.loads(reader.read(length - 4 - (head & 0xFFFFFF)))["table"]
+        return table
+
+
+def log_end(port: int) -> int:
+    """Return where a broker's log ends."""
+    return int(runtime_info(port)["commitLogMaxOffset"])
+
+
+@dataclass(slots=True)
+class Pair:
+    """A master, and the slaves that are started beside it."""
+
+    master: Broker
+    ha_port: int
+    slaves: list[Broker] = field(default_factory=list)
+
+    def start_slave(self, **settings: str) -> Broker:
+        """Start an empty slave that follows the master."""
+        slave = Broker(
+            None,
+            topics=[TOPIC],
+            queues=QUEUES,
+            brokerRole="SLAVE",
+            brokerId="1",
+            haListenPort=str(free_port()),
+            haMasterAddress=f"127.0.0.1:{self.ha_port}",
+            **settings,
+        )
+        self.slaves.append(slave)
+        return slave
+
+
+@contextmanager
+def pair(**settings: str) -> Iterator[Pair]:
+    """Run a master; it and its slaves end with the `with` block."""
+    ha_port = free_port()
+    master = Broker(
+        None, topics=[TOPIC], queues=QUEUES, haListenPort=str(ha_port), haSendAllToEmptySlave="true", **settings
+    )
+    brokers = Pair(master, ha_port)
+    try:
+        yield brokers
+    finally:
+        for broker in [*brokers.slaves, master]:
+            broker.stop()
+
+
+class Sends:
+    """Sends to a broker, with unique keys that never come twice."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._generator = Generator(None, compile_generator())
+        self._unique = 0
+        frames.write_frames(folder / "send", frames.send_frames(TOPIC, QUEUES, BODY))
+        frames.write_frames(folder / "batch", frames.batch_frames(TOPIC, QUEUES, BODY, BATCH))
+
+    def run(self, server: Server, kind: str, *, seconds: float, connections: int = CONNECTIONS, **more: Any) -> float:
+        """Send for so many seconds; return the requests that were answered each second."""
+        self._unique = (self._unique + 50_000_000) & 0xFFFFFFFF
+        load = Load(
+            port=server.port,
+            frames=self._folder / kind,
+            connections=connections,
+            seconds=seconds,
+            server_pid=server.pid,
+            first_unique=self._unique,
+            **more,
+        )
+        figures = self._generator.run(load)
+        if figures["errors"]:
+            raise RuntimeError(f"{figures['errors']} sends were refused, the first with code {figures['first_error']}")
+        return float(figures["rate"])
+
+    def fill(self, server: Server, size: int) -> None:
+        """Send batches until the log has so many bytes."""
+        while (missing := size - log_end(server.port)) > 0:
+            each = max(missing // (BATCH * (BODY + 200) * QUEUES), 1)
+            self.run(server, "batch", seconds=600.0, connections=QUEUES, requests_each=each)
+
+
+@dataclass(slots=True)
+class CatchUp:
+    """How one slave caught up: bytes, seconds, and what its dispatch still lacked then and later."""
+
+    size: int
+    seconds: float
+    behind: int
+    dispatch_seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Megabytes of log a second."""
+        return self.size / self.seconds / 1e6
+
+
+def catch_up(brokers: Pair, *, wait_for_dispatch: bool) -> CatchUp:
+    """Start an empty slave and wait until it has what the master had when it began."""
+    target = log_end(brokers.master.port)
+    slave = brokers.start_slave()
+    # The clock runs from the first byte that arrived: the start of a process is another figure.
+    begin, first, end = time.monotonic(), 0, 0
+    while end < target:
+        end = log_end(slave.port)
+        if not first and end:
+            begin, first = time.monotonic(), end
+        if time.monotonic() - begin > CATCH_UP_SECONDS:
+            raise TimeoutError(f"the slave has {end} of {target} bytes after {CATCH_UP_SECONDS:.0f} s")
+        time.sleep(0.02)
+    seconds = time.monotonic() - begin
+    behind = int(runtime_info(slave.port)["dispatchBehindBytes"])
+    begin = time.monotonic()
+    while wait_for_dispatch and int(runtime_info(slave.port)["dispatchBehindBytes"]):
+        time.sleep(0.1)
+    return CatchUp(end - first, seconds, behind, time.monotonic() - begin)
+
+
+def measure_catch_up(sends: Sends, size: int, seconds: float) -> dict[str, float]:
+    """Let slaves catch up with an idle master, and with one that is half busy."""
+    with pair() as brokers:
+        master = brokers.master
+        sends.fill(master, size)
+        idle = catch_up(brokers, wait_for_dispatch=True)
+        brokers.slaves.pop().stop()
+        half = sends.run(master, "send", seconds=seconds) / 2
+        alone = sends.run(master, "send", seconds=seconds, rate=half)
+        rates: list[float] = []
+        is_over = threading.Event()
+
+        def send() -> None:
+            while not is_over.is_set():
+                rates.append(sends.run(master, "send", seconds=1.0, warmup=0.0, rate=half))
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            busy = catch_up(brokers, wait_for_dispatch=False)
+        finally:
+            is_over.set()
+            thread.join()
+        return {
+            "idle_mb_per_second": idle.rate,
+            "idle_behind_mb": idle.behind / 1e6,
+            "idle_dispatch_seconds": idle.dispatch_seconds,
+            "busy_mb_per_second": busy.rate,
+            "busy_behind_mb": busy.behind / 1e6,
+            "half_rate": half,
+            "sends_kept": statistics.median(rates) / alone,
+        }
+
+
+def measure_double_write(sends: Sends, seconds: float, rounds: int) -> dict[str, float]:
+    """Compare sends to an asynchronous and to a synchronous master, a slave attached to each."""
+    with (
+        pair(brokerRole="ASYNC_MASTER") as plain,
+        pair(brokerRole="SYNC_MASTER", inSyncReplicas="2") as double,
+    ):
+        for brokers in (plain, double):
+            brokers.start_slave()
+        time.sleep(1.0)
+        ratios, rates = [], []
+        for number in range(rounds):
+            order = (plain, double) if number % 2 else (double, plain)
+            done = {id(brokers): sends.run(brokers.master, "send", seconds=seconds) for brokers in order}
+            ratios.append(done[id(double)] / done[id(plain)])
+            rates.append((done[id(plain)], done[id(double)]))
+        return {
+            "async_per_second": statistics.median(rate[0] for rate in rates),
+            "sync_per_second": statistics.median(rate[1] for rate in rates),
+            "double_write_ratio": statistics.median(ratios),
+        }
+
+
+#: What is required, by figure.
+REQUIRED: Final = {
+    "idle_mb_per_second": 400.0,
+    "busy_mb_per_second": 170.0,
+    "sends_kept": 0.7,
+    "double_write_ratio": 0.75,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Measure and print; the status is 1 if a required figure was missed."""
+    parser = argparse.ArgumentParser(prog="python -m loadtests.replication", description=__doc__)
+    parser.add_argument("--bytes", type=int, default=2 << 30, help="of the log that a slave catches up with")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement of sends")
+    parser.add_argument("--rounds", type=int, default=5, help="of the comparison of masters")
+    parser.add_argument("--only", choices=["catch-up", "double"], help="one of the two measurements")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="rocketmq-py-bench-") as folder:
+        sends = Sends(Path(folder))
+        if options.only != "double":
+            figures |= measure_catch_up(sends, options.bytes, options.seconds)
+        if options.only != "catch-up":
+            figures |= measure_double_write(sends, options.seconds, options.rounds)
+    if options.json:
+        print(json.dumps(figures, indent=2))
+    else:
+        table = Table("figure", "measured", "required")
+        for name, value in figures.items():
+            table.add_row(name, f"{value:,.2f}", f"{REQUIRED[name]:,.2f}" if name in REQUIRED else "")
+        Console().print(table)
+    return int(any(figures[name] < required for name, required in REQUIRED.items() if name in figures))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
