@@ -21,9 +21,8 @@ class DataVersion(msgspec.Struct, rename="camel"):
     timestamp: int = 0
     counter: int = 0
 
-    def next_version(self, wall_ms: int, state_version: int = 0) -> None:
+    def next_version(self, wall_ms: int) -> None:
         """Count one change made at `wall_ms`."""
-        self.state_version = state_version
         self.timestamp = wall_ms
         self.counter += 1
 

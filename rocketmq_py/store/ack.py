@@ -94,6 +94,8 @@ class AcknowledgementGate:
             slave that it is meant to have may say so here instead of letting every put wait.
         unsure: rewrites an encoded answer that says "stored" into one with another status. Set by the layer that
             knows the encoding.
+        fence: asked at the moment of acknowledging: must this broker stay silent about what it stored, because somebody
+            else may be master by now? Then the answer says FLUSH_SLAVE_TIMEOUT. None where roles are fixed.
     """
 
     def __init__(self) -> None:
@@ -101,6 +103,7 @@ class AcknowledgementGate:
         self.on_wait: list[Callable[[], None]] = []
         self.verdict: Callable[[], PutMessageStatus] | None = None
         self.unsure: Callable[[bytes, PutMessageStatus], bytes] = lambda answer, status: answer
+        self.fence: Callable[[], bool] | None = None
         self._waiting: deque[Waiting] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._failed: Final[list[PutMessageStatus]] = []
@@ -122,7 +125,7 @@ class AcknowledgementGate:
         # What asked for no safety ends at 0, and is told nothing about it.
         status = PutMessageStatus.PUT_OK if self.verdict is None or not end else self.verdict()
         if not wanted:
-            release(answers, callbacks, status, self.unsure)
+            release(answers, callbacks, self._fenced(status), self.unsure)
             return
         self._waiting.append(Waiting(end, answers, callbacks, wanted, status))
         for wake in self.on_wait:
@@ -140,15 +143,27 @@ class AcknowledgementGate:
         waiting = self._waiting
         while waiting and all(condition.reached >= waiting[0].end for condition, _ in waiting[0].conditions):
             put = waiting.popleft()
-            release(put.answers, put.callbacks, put.status, self.unsure)
+            release(put.answers, put.callbacks, self._fenced(put.status), self.unsure)
+
+    def _fenced(self, status: PutMessageStatus) -> PutMessageStatus:
+        return PutMessageStatus.FLUSH_SLAVE_TIMEOUT if self.fence is not None and self.fence() else status
 
     def fail(self, status: PutMessageStatus = PutMessageStatus.FLUSH_DISK_TIMEOUT) -> None:
         """Release everything, from now on at once, with a status that says "in doubt": the log has failed."""
         if not self._failed:
             self._failed.append(status)
+        self.give_up(status)
+
+    def give_up(self, status: PutMessageStatus) -> None:
+        """Release what waits now with a status that says "in doubt", such as when another broker became master."""
         waiting, self._waiting = self._waiting, deque()
         for put in waiting:
             release(put.answers, put.callbacks, status, self.unsure)
+
+    def truncated(self, offset: int) -> None:
+        """The log ends at `offset` now: what the conditions say of bytes behind it is not true of those to come."""
+        for condition in self.conditions:
+            condition.reached = min(condition.reached, offset)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

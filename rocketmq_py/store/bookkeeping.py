@@ -130,6 +130,11 @@ class Bookkeeping:
         self._position.write()
         self._checkpoint.flush()
 
+    def truncated(self, offset: int) -> None:
+        """Forget what waits to be written about bytes that were cut off a running store's log."""
+        self._unflushed = None
+        self._marks = deque((when, min(dispatched, offset)) for when, dispatched in self._marks)
+
     def _note_flushed(self) -> None:
         log, stamp = self._store.commit_log, self._store.queues.last_store_timestamp
         if self._unflushed is not None and self._unflushed[0] <= log.flushed_offset:

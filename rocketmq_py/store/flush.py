@@ -39,6 +39,8 @@ class FlushService:
         self.listeners: list[Callable[[int], None]] = []
         self.is_sync = config.flush_disk_type is FlushDiskType.SYNC_FLUSH
         self._interval = config.flush_interval_commit_log / 1000
+        #: Held during a flush. Who cuts the log holds it, lest a flush that ends later claims bytes that are gone.
+        self.lock = asyncio.Lock()
         self._log = log
         self._environment = environment
         self._wanted = asyncio.Event()
@@ -77,6 +79,10 @@ class FlushService:
         Returns:
             Whether it succeeded. A failure is final: the log is read-only from here on.
         """
+        async with self.lock:
+            return await self._flush()
+
+    async def _flush(self) -> bool:
         log, began = self._log, asyncio.get_running_loop().time()
         # Taken before the call: what is appended while it runs may or may not be on disk when it returns.
         start, end = log.flushed_offset, log.max_offset

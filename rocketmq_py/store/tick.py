@@ -70,12 +70,16 @@ class Tick:
         is_writable: whether records are taken; one look, since it is asked for every message.
         on_visible: told which records consumers may see, in log order: at the end of the turn, or when they are flushed.
         waits_until_flushed: whether records become visible only when they are on disk (synchronous flush).
+        confirm_offset: asked how far the log can be taken back by no other master; records behind it stay invisible.
+            None where roles are fixed.
     """
 
     def __init__(self, log: CommitLog, gate: AcknowledgementGate, clock: Clock) -> None:
         self.is_writable = True
         self.on_visible: Callable[[Columns], None] = lambda columns: None
         self.waits_until_flushed = False
+        self.confirm_offset: Callable[[], int] | None = None
+        self._flushed = 0
         self._log = log
         self._gate = gate
         self._clock = clock
@@ -384,8 +388,11 @@ class Tick:
             self._gate.submit(0, free_answers, free_callbacks)
         if rows:
             columns = _columns(rows)
-            if self.waits_until_flushed:
+            if self.waits_until_flushed or self.confirm_offset is not None:
                 self._hidden.append(columns)
+                if self.confirm_offset is not None:
+                    # There may be nobody else who must have them.
+                    self.reveal()
             else:
                 self.on_visible(columns)
 
@@ -402,8 +409,24 @@ class Tick:
 
     def flushed(self, offset: int) -> None:
         """Make visible what is on disk now; called after the answers that waited for it were released."""
-        while self._hidden and self._hidden[0].end_offset <= offset:
-            self.on_visible(self._hidden.popleft())
+        self._flushed = offset
+        self.reveal()
+
+    def reveal(self) -> None:
+        """Make visible what is safe enough now; called after the answers that waited for the same were released."""
+        hidden = self._hidden
+        if not hidden:
+            return
+        limit = self._flushed if self.waits_until_flushed else self._log.max_offset
+        if self.confirm_offset is not None:
+            limit = min(limit, self.confirm_offset())
+        while hidden and hidden[0].end_offset <= limit:
+            self.on_visible(hidden.popleft())
+
+    def truncated(self, offset: int) -> None:
+        """Forget what is not visible yet: the log is cut, or somebody else continues it. It is found in the log again."""
+        self._hidden.clear()
+        self._flushed = min(self._flushed, offset)
 
     async def stop_serving(self) -> None:
         """Take no further records."""

@@ -41,6 +41,7 @@ class HAClient:
         address: of the master's port for slaves, `host:port`; empty: there is nobody to follow. See `follow`.
         confirmed: returns how far the log may be reported: to its end, or to what is on disk.
         make_codec: makes the protocol of a new link.
+        make_link: makes the link itself.
         link: the open link, or None.
         faults: how often a link was ended because of what came over it.
     """
@@ -51,6 +52,7 @@ class HAClient:
         self.address = ""
         self.confirmed = confirmed
         self.make_codec: Callable[[], SlaveCodec] = DefaultSlaveCodec
+        self.make_link: Callable[[HAClient], Link] = Link
         self.link: Link | None = None
         self.faults = 0
         self._wanted = asyncio.Event()
@@ -102,7 +104,7 @@ class HAClient:
         try:
             host, port = split_address(address)
             async with asyncio.timeout(CONNECT_SECONDS):
-                _, link = await loop.create_connection(lambda: Link(self), host, port)
+                _, link = await loop.create_connection(lambda: self.make_link(self), host, port)
         except (OSError, TimeoutError, RocketMQError) as error:
             logger.warning("the master's log at %s cannot be reached: %s", address, error or "no answer")
             return False

@@ -73,7 +73,7 @@ class HAService(LogObserver):
         self.connections: list[HAConnection] = []
         self.flow = FlowLimit(self._flow_limit, lambda: asyncio.get_running_loop().time())
         self.make_codec: Callable[[HAConnection], MasterCodec] = lambda connection: DefaultMasterCodec()
-        self.start_offset: Callable[[int], int] = self._start_offset
+        self.start_offset: Callable[[HAConnection, int], int] = self._start_offset
         self.on_change: list[Callable[[], None]] = []
         self.is_trusted: Callable[[str], Awaitable[bool]] = _trust_nobody
         self._is_port_fixed = is_port_fixed
@@ -197,9 +197,18 @@ class HAService(LogObserver):
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def appended(self, offset: int, data: bytes | memoryview) -> None:
-        """The log grew: every slave gets it at the end of this turn of the loop."""
+        """The log grew: slaves that have all the rest get the bytes while they are at hand."""
         for connection in self.connections:
-            connection.push()
+            connection.appended(offset, data)
+
+    def may_send_now(self, connection: HAConnection, size: int) -> bool:
+        """Tell whether bytes that were appended just now may go to a slave as one frame."""
+        offset = connection.next_offset
+        return (
+            size <= self.config.ha_transfer_batch_size
+            and not self.config.ha_flow_control_enable
+            and connection.codec.frame_end(offset, offset + size) == offset + size
+        )
 
     def may_send(self, connection: HAConnection) -> int:
         """Return how many bytes may be sent to a slave now; 0 if there are none, -1 if it must wait a little."""
@@ -215,7 +224,7 @@ class HAService(LogObserver):
             size = allowed or -1
         return size
 
-    def _start_offset(self, reported: int) -> int:
+    def _start_offset(self, connection: HAConnection, reported: int) -> int:
         """Return where a slave begins: an empty one at the last file, as in RocketMQ, another where it ends."""
         if reported:
             return reported

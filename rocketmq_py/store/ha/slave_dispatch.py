@@ -18,6 +18,8 @@ from rocketmq_py.store.reput import ReputMessageService
 
 #: Bytes of the log that are dispatched in one turn of the loop.
 STEP_BYTES: Final = 256 << 10
+#: While a slave catches up, copying may take so many times as long as dispatch.
+COPY_SHARE: Final = 3
 #: Steps that a stop still takes; SIGTERM must end the process within 5 s.
 STOP_STEPS: Final = 256
 
@@ -29,13 +31,16 @@ class SlaveDispatch:
         log: what was copied.
         reput: knows how far dispatch is.
         visible: returns how far it may go: to the end of the log, or to what is on disk.
+
+    Attributes:
+        visible: the same; a group that may elect another master goes less far.
     """
 
     def __init__(self, log: CommitLog, reput: ReputMessageService, visible: Callable[[], int]) -> None:
         self._log = log
         self._reput = reput
+        self.visible = visible
         self._columns = LogColumns()
-        self._visible = visible
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -66,11 +71,11 @@ class SlaveDispatch:
     @property
     def lag(self) -> int:
         """Bytes that were copied and are not yet in the queues."""
-        return max(self._visible() - self._reput.reput_from_offset, 0)
+        return max(self.visible() - self._reput.reput_from_offset, 0)
 
     def step(self) -> bool:
         """Dispatch a little; return whether that was anything."""
-        start, visible = self._reput.reput_from_offset, self._visible()
+        start, visible = self._reput.reput_from_offset, self.visible()
         if start >= visible:
             return False
         if self._step_young(start, visible):
@@ -98,11 +103,16 @@ class SlaveDispatch:
         return end > start
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             self._wanted.clear()
+            begin = loop.time()
             if self.step():
-                # One turn for those that copy, and those that read.
+                used = loop.time() - begin
                 await asyncio.sleep(0)
+                if self._wanted.is_set():
+                    # More was copied in that one turn: this slave catches up, and copying gets the larger part of the time.
+                    await asyncio.sleep(COPY_SHARE * used)
             else:
                 await self._wanted.wait()
 

@@ -1,0 +1,1 @@
+"""Replication with epochs: who wrote which part of the log, and where two logs part."""
