@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -102,7 +103,11 @@ class HAService(LogObserver):
             return await loop.create_server(lambda: HAConnection(self), self.host, self.port)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise
+                raise OSError(
+                    error.errno,
+                    f"cannot listen on {join_address(self.host, self.port)}: {os.strerror(error.errno or 0)}. "
+                    "bindAddress has to be an address of this machine, such as 127.0.0.1",
+                ) from None
             if self._is_port_fixed:
                 raise HAPortInUseError(
                     f"the port {self.port} on {self.host} is in use. "
