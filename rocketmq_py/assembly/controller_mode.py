@@ -126,7 +126,7 @@ def _install_manager(kernel: Kernel, replication: AutoSwitchHAService) -> None:
     )
     manager = kernel.provide(ReplicasManager(config, environment, roles, controllers, identity, replication, tick))
     ControllerModeProcessor(config, manager, replication).register(kernel.get(Processors))
-    kernel.get(AcknowledgementGate).fence = lambda: not manager.has_lease()
+    kernel.get(AcknowledgementGate).fence = lambda: not manager.may_acknowledge()
     others_may = registration.may_register
     registration.may_register = lambda: others_may() and manager.standing is not Standing.UNKNOWN
     services = kernel.get(SpecialServices)
