@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from rocketmq_py.client.config import ProducerConfig
 from rocketmq_py.client.producer import Producer
 from rocketmq_py.client.send_result import SendStatus
 from rocketmq_py.common.errors import RocketMQError
@@ -71,7 +72,7 @@ async def cluster_in(folder: Path) -> AsyncIterator[Cluster]:
     try:
         yield Cluster(folder, (await rmq("cluster", "status", "--dir", str(folder), "--json"))["items"])
     finally:
-        subprocess.run([*RMQ, "cluster", "down", "--dir", str(folder)], check=True, capture_output=True, timeout=60)
+        await rmq("cluster", "down", "--dir", str(folder))
 
 
 class Sender:
@@ -89,7 +90,10 @@ class Sender:
 
     async def run(self) -> None:
         """Send until cancelled."""
-        async with Producer("ControllerLabGroup", namesrv_addr=self._namesrv) as producer:
+        # By default a client asks for new routes every 30 s, as RocketMQ's do; the fail-over of the brokers is the
+        # question here, so this one asks every second.
+        config = ProducerConfig(namesrv_addr=self._namesrv, poll_name_server_interval=1_000)
+        async with Producer("ControllerLabGroup", config) as producer:
             while True:
                 try:
                     result = await producer.send(Message.of(TOPIC, b"message %d" % len(self.confirmed)))
@@ -104,7 +108,7 @@ class Sender:
     def gap_after(self, moment: float) -> float:
         """Return the longest time between two confirmations since a moment, in seconds."""
         times = [moment, *(known for known in self.confirmed if known > moment)]
-        return max(after - before for before, after in zip(times, times[1:], strict=False))
+        return max(after - before for before, after in itertools.pairwise(times))
 
 
 async def until(condition, seconds: float, what: str) -> Any:
