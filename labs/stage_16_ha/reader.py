@@ -10,6 +10,7 @@ from typing import Any
 from rocketmq_py.assembly.kernel import Kernel
 from rocketmq_py.client.consume_service import ConsumeContext
 from rocketmq_py.client.consumer_config import PushConsumerConfig
+from rocketmq_py.client.orderly import InOrder
 from rocketmq_py.client.push_consumer import PushConsumer
 from rocketmq_py.common.message import MessageExt
 from rocketmq_py.remoting.bodies.heartbeat import ConsumeFromWhere
@@ -29,7 +30,9 @@ class Reader:
         gate: the listener waits for it; open unless a lab closes it.
     """
 
-    def __init__(self, lab: HaLab, topic: str = TOPIC, name: str = "reader", **settings: Any) -> None:
+    def __init__(
+        self, lab: HaLab, topic: str = TOPIC, name: str = "reader", listener: InOrder | None = None, **settings: Any
+    ) -> None:
         self.got: list[tuple[str, float]] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -40,7 +43,7 @@ class Reader:
             "consume_from_where": ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET,
         }
         self.consumer = PushConsumer(GROUP, PushConsumerConfig(**{**config, **settings}), environment=lab.environment)
-        self.consumer.register_listener(self._handle)
+        self.consumer.register_listener(listener or self._handle)
         self.consumer.subscribe(topic, "*")
 
     async def _handle(self, messages: Sequence[MessageExt], context: ConsumeContext) -> None:

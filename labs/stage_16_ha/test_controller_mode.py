@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rocketmq_py.broker.ha.controller.replicas_manager import Standing
+from rocketmq_py.broker.ha.controller.controller_client import ControllerClient, ControllerUnknownError
+from rocketmq_py.broker.ha.controller.controller_processor import EpochEntryCache
+from rocketmq_py.broker.ha.controller.replicas_manager import ReplicasManager, Standing
+from rocketmq_py.broker.topic_config import TopicConfigManager
 from rocketmq_py.common.environment import Environment
+from rocketmq_py.remoting.client import RemotingClient
+from rocketmq_py.remoting.codes import RequestCode
+from rocketmq_py.remoting.command import RemotingCommand
+from rocketmq_py.remoting.java_json import decode_body
+from rocketmq_py.sim.loop import VirtualLoop
+from rocketmq_py.store.commit_log import CommitLog
+from rocketmq_py.store.ha.ha_client import HAClient
+from rocketmq_py.store.tick import Tick
+from rocketmq_py.testing.eventually import eventually
 
-from .autoswitch_lab import autoswitch_lab, names_of, replication, standing
+from .autoswitch_lab import AutoSwitchLab, autoswitch_lab, ha_port, names_of, replication, standing
 
 
 @pytest.mark.claim("ha-03")
@@ -38,3 +52,294 @@ async def test_a_fail_over_loses_nothing_that_all_in_sync_replicas_had(
         assert (await lab.put(successor, "next")).status.name == "PUT_OK"
         assert lab.read(successor) == [*(f"message {number}" for number in range(50)), "next"]
         assert [epoch.number for epoch in replication(successor).epochs.epochs] == [1, 2]
+
+
+@pytest.mark.virtual_time
+async def test_the_old_master_returns_and_cuts_what_the_new_one_never_had(
+    tmp_path: Path, environment: Environment
+) -> None:
+    """A master that is cut off from its slaves keeps writing; what it wrote then is told to nobody and goes."""
+    async with autoswitch_lab(tmp_path, environment) as lab:
+        master = await lab.settled()
+        name = lab.name_of(master)
+        assert names_of([await lab.put(master, f"kept {number}") for number in range(10)]) == ["PUT_OK"] * 10
+
+        lab.network.cut(ha_port(master))
+        lost = [asyncio.ensure_future(lab.put(master, f"lost {number}")) for number in range(5)]
+        assert names_of(await asyncio.gather(*lost)) == ["FLUSH_SLAVE_TIMEOUT"] * 5
+        assert lab.bodies(master)[-1] == "lost 4" and lab.read(master)[-1] == "kept 9", (
+            "an unconfirmed message was shown"
+        )
+        await lab.stop(name)
+        successor = await lab.settled(2)
+        results = [await lab.put(successor, f"new {number}") for number in range(10)]
+        assert names_of(results) == ["PUT_OK"] * 10
+
+        returned = await lab.start(name)
+        await lab.settled(3)
+
+        await lab.equal()
+        expected = [*(f"kept {number}" for number in range(10)), *(f"new {number}" for number in range(10))]
+        assert lab.bodies(returned) == expected
+        await eventually(lambda: lab.read(returned) == expected, 10)
+        assert standing(returned) is Standing.SLAVE
+        assert replication(returned).epochs.epochs == replication(successor).epochs.epochs
+        assert list((tmp_path / name / "cut").iterdir()), "what was cut off is nowhere kept"
+
+
+@pytest.mark.virtual_time
+async def test_a_master_that_is_cut_off_acknowledges_nothing_after_its_lease(
+    tmp_path: Path, environment: Environment
+) -> None:
+    """Row 20: the minor side of a partition goes silent before the other side has a master.
+
+    Experiment: the master and some clients lose the controller and the slaves; they keep sending.
+    Observe: nothing is acknowledged there after the lease; the other side takes messages; after healing the tail is cut.
+    """
+    async with autoswitch_lab(tmp_path, environment, controller={"notify_broker_role_changed": False}) as lab:
+        master = await lab.settled()
+        name = lab.name_of(master)
+        loop = asyncio.get_running_loop()
+        await lab.put(master, "before")
+        began = loop.time()
+        lab.cut_from_controller(name)
+        lab.network.cut(ha_port(master))
+        told: list[tuple[float, str]] = []
+
+        async def send() -> None:
+            while loop.time() < began + 12:
+                result = await lab.put(master, "cut off")
+                told.append((loop.time() - began, result.status.name))
+                await asyncio.sleep(0.1)
+
+        sending = [asyncio.ensure_future(send()) for _ in range(3)]
+        successor = await lab.elected(but=master, seconds=12)
+        elected_after = loop.time() - began
+        await lab.settled(2, but=master)
+        assert (await lab.put(successor, "the other side")).status.name == "PUT_OK"
+        await asyncio.gather(*sending)
+
+        assert not [when for when, status in told if status == "PUT_OK"], "acknowledged without its slaves"
+        assert not any(when > 4.0 + 3.0 and status != "SERVICE_NOT_AVAILABLE" for when, status in told)
+        assert elected_after < 8, "row 20 promises 8 s with the fast profile"
+        lab.heal(name)
+        lab.network.heal(ha_port(master))
+        await lab.settled(3)
+        await lab.equal()
+        assert lab.bodies(master) == ["before", "the other side"]
+
+
+@pytest.mark.virtual_time
+async def test_a_master_that_only_the_controller_lost_keeps_what_it_acknowledges(
+    tmp_path: Path, environment: Environment
+) -> None:
+    """Its slaves vouch for it until one of them is elected; from then on it is silent, and nothing is lost."""
+    async with autoswitch_lab(tmp_path, environment, controller={"notify_broker_role_changed": False}) as lab:
+        master = await lab.settled()
+        name, loop = lab.name_of(master), asyncio.get_running_loop()
+        began, told = loop.time(), []
+        lab.cut_from_controller(name)
+        while loop.time() < began + 15:
+            result = await lab.put(master, f"sent {len(told)}")
+            told.append((loop.time() - began, result.status.name))
+            await asyncio.sleep(0.1)
+        successor = await lab.elected(but=master)
+        acknowledged = [number for number, (_, status) in enumerate(told) if status == "PUT_OK"]
+        assert acknowledged and told[acknowledged[-1]][0] < 8
+        kept = lab.bodies(successor)
+        assert [f"sent {number}" for number in acknowledged] == [
+            body for body in kept if body in {f"sent {number}" for number in acknowledged}
+        ]
+        lab.heal(name)
+        await lab.settled(3)
+        await lab.equal()
+
+
+@pytest.mark.virtual_time
+async def test_a_master_that_was_paused_acknowledges_nothing_when_it_wakes(
+    tmp_path: Path, environment: Environment
+) -> None:
+    """SIGSTOP for 30 s: the first thing that the woken master does may be to answer a send; it must look at the clock."""
+    async with autoswitch_lab(tmp_path, environment) as lab:
+        master = await lab.settled()
+        manager, loop = master.get(ReplicasManager), asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        assert (await lab.put(master, "before")).status.name == "PUT_OK"
+        put = asyncio.ensure_future(lab.put(master, "in the socket when it was paused"))
+        await asyncio.sleep(0)
+        # The record is in the log, the slaves get it and answer; nothing of this process has run for 30 s.
+        loop.advance(30.0)
+        assert not manager.may_acknowledge()
+        assert (await put).status.name == "FLUSH_SLAVE_TIMEOUT"
+        await lab.settled(3)
+        await lab.equal()
+
+
+@pytest.mark.virtual_time
+async def test_without_a_controller_nobody_fails_over_and_the_master_goes_on_while_its_members_answer(
+    tmp_path: Path, environment: Environment
+) -> None:
+    """Row 26: no quorum of controllers."""
+    async with autoswitch_lab(tmp_path, environment) as lab:
+        master = await lab.settled()
+        await lab.stop_controller()
+        for _ in range(30):
+            assert (await lab.put(master, "goes on")).status.name == "PUT_OK"
+            await asyncio.sleep(1)
+        slave = next(kernel for kernel in lab.brokers.values() if kernel is not master)
+        await lab.stop(lab.name_of(slave))
+        assert (await lab.put(master, "one is missing")).status.name != "PUT_OK", (
+            "nobody can say that it has left the set"
+        )
+        assert [standing(kernel) for kernel in lab.brokers.values()].count(Standing.MASTER) == 1
+
+        await lab.start_controller()
+        assert await lab.elected(seconds=15) is master, "the controller is back and knows who was master"
+        await lab.settled(2)
+        assert (await lab.put(master, "again")).status.name == "PUT_OK"
+
+
+@pytest.mark.virtual_time
+async def test_a_member_that_dies_holds_sends_up_until_it_has_left_the_set(
+    tmp_path: Path, environment: Environment
+) -> None:
+    async with autoswitch_lab(tmp_path, environment) as lab:
+        master = await lab.settled()
+        slave = next(kernel for kernel in lab.brokers.values() if kernel is not master)
+        await lab.stop(lab.name_of(slave))
+        began = asyncio.get_running_loop().time()
+        first = await lab.put(master, "one")
+        await eventually(lambda: len(replication(master).state.members) == 2, 15)
+        assert (await lab.put(master, "two")).status.name == "PUT_OK"
+        assert asyncio.get_running_loop().time() - began < 10 and first.status.name in ("PUT_OK", "FLUSH_SLAVE_TIMEOUT")
+        assert lab.group.sync_state_set == sorted(replication(master).state.members)
+
+        other = next(kernel for kernel in lab.brokers.values() if kernel is not master)
+        await lab.stop(lab.name_of(other))
+        await eventually(lambda: len(replication(master).state.members) == 1, 15)
+        assert (await lab.put(master, "alone")).status.name == "IN_SYNC_REPLICAS_NOT_ENOUGH"
+
+
+@pytest.mark.virtual_time
+async def test_an_answer_that_got_lost_leaves_both_sets_in_force(tmp_path: Path, environment: Environment) -> None:
+    """Issue 5663 in a group: the controller has the larger set, the master does not know, and nothing is acknowledged
+    that the new member lacks."""
+    async with autoswitch_lab(tmp_path, environment, brokers=2) as lab:
+        master = await lab.settled()
+        controllers = master.get(ControllerClient)
+        original, asked = controllers.alter_sync_state_set, asyncio.Event()
+
+        async def lose_the_answer(*arguments: Any) -> Any:
+            await original(*arguments)
+            asked.set()
+            lab.cut_from_controller(lab.name_of(master))
+            raise ControllerUnknownError("the answer got lost")
+
+        controllers.alter_sync_state_set = lose_the_answer  # type: ignore[method-assign]
+        third = await lab.start("c")
+        await asyncio.wait_for(asked.wait(), 30)
+        assert lab.group.sync_state_set == [1, 2, 3]
+        assert replication(master).state.members == {1, 2} and replication(master).state.counted == {1, 2, 3}
+
+        third.get(HAClient).follow("")
+        assert (await lab.put(master, "not with the third")).status.name == "FLUSH_SLAVE_TIMEOUT"
+
+
+@pytest.mark.virtual_time
+async def test_queue_offsets_are_never_given_out_twice_for_acknowledged_messages(
+    tmp_path: Path, environment: Environment
+) -> None:
+    """Issue 7689: the new master goes on behind everything that its log has, confirmed or not."""
+    async with autoswitch_lab(tmp_path, environment) as lab:
+        offsets: dict[int, str] = {}
+        for round_number in range(3):
+            master = await lab.settled()
+            for number in range(5):
+                body = f"{round_number}-{number}"
+                result = await lab.put(master, body)
+                assert result.status.name == "PUT_OK"
+                assert offsets.setdefault(result.queue_offset, body) == body
+            name = lab.name_of(master)
+            # Copied by the slaves, and not known to be: they have not heard that it is confirmed.
+            await lab.stop(name)
+            await lab.settled(2)
+            await lab.start(name)
+        last = await lab.settled(3)
+        assert lab.read(last) == [offsets[number] for number in range(15)]
+
+
+@pytest.mark.virtual_time
+async def test_name_servers_show_the_master_with_id_0_and_the_epoch_as_version(
+    tmp_path: Path, environment: Environment
+) -> None:
+    async with autoswitch_lab(tmp_path, environment, brokers=2) as lab:
+        master = await lab.settled()
+        slave = next(kernel for kernel in lab.brokers.values() if kernel is not master)
+        assert (master.config.broker_id, slave.config.broker_id) == (0, 2)
+        assert master.get(TopicConfigManager).data_version.state_version == 1
+        await lab.stop(lab.name_of(master))
+        await lab.elected()
+        await eventually(lambda: slave.config.broker_id == 0, 10)
+        assert slave.get(TopicConfigManager).data_version.state_version == 2
+        await eventually(lambda: slave.get(TopicConfigManager).topics.get("TopicA") is not None, 1)
+
+
+@pytest.mark.virtual_time
+async def test_a_broker_keeps_its_id_and_a_lost_answer_costs_no_second_one(
+    tmp_path: Path, environment: Environment
+) -> None:
+    async with autoswitch_lab(tmp_path, environment, brokers=1) as lab:
+        assert (tmp_path / "a" / "brokerIdentity").read_text() == "DefaultCluster#broker-a#1"
+        assert not (tmp_path / "a" / "brokerIdentity-temp").exists()
+        await lab.stop("a")
+        # As if the process had ended between the controller's answer and the file.
+        check_code = lab.group.replicas[1].check_code
+        (tmp_path / "a" / "brokerIdentity").rename(tmp_path / "a" / "brokerIdentity-temp")
+        (tmp_path / "a" / "brokerIdentity-temp").write_text(f"DefaultCluster#broker-a#1#{check_code}")
+        again = await lab.start("a")
+        await lab.elected()
+        assert again.get(ReplicasManager).broker_id == 1 and sorted(lab.group.replicas) == [1]
+
+        other = await lab.start("b")
+        await eventually(lambda: other.get(ReplicasManager).broker_id == 2, 10)
+
+
+@pytest.mark.virtual_time
+async def test_a_store_of_another_broker_is_refused(tmp_path: Path, environment: Environment) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "brokerIdentity").write_text("DefaultCluster#broker-b#7")
+    async with AsyncExitStack() as stack:
+        lab = AutoSwitchLab(tmp_path, environment, stack)
+        await lab.start_namesrv()
+        await lab.start_controller()
+        broker = await lab.start("a")
+        await asyncio.sleep(5)
+        assert standing(broker) is Standing.UNKNOWN and broker.get(Tick).refusals
+
+
+@pytest.mark.virtual_time
+async def test_a_topic_is_on_the_slave_at_once(tmp_path: Path, environment: Environment) -> None:
+    """Issue 9826: create a topic, and kill the master right after the slave's answer could be there."""
+    async with autoswitch_lab(tmp_path, environment) as lab:
+        master = await lab.settled()
+        await asyncio.sleep(1)
+        lab.create_topic(master, "Young")
+        await asyncio.sleep(0.1)
+        await lab.stop(lab.name_of(master))
+        successor = await lab.settled(2)
+        assert successor.get(TopicConfigManager).topics.get("Young") is not None
+
+
+@pytest.mark.virtual_time
+async def test_the_epochs_of_a_broker_can_be_asked_for(tmp_path: Path, environment: Environment) -> None:
+    async with autoswitch_lab(tmp_path, environment, brokers=2) as lab:
+        master = await lab.settled()
+        await lab.put(master, "one")
+        end = master.get(CommitLog).max_offset
+        command = RemotingCommand.create_request(RequestCode.GET_BROKER_EPOCH_CACHE, {})
+        response = await master.get(RemotingClient).request(master.config.broker_address, command, 3.0)
+        assert response.code == 0
+        found = decode_body(response.body, EpochEntryCache)
+        assert (found.cluster_name, found.broker_name, found.broker_id) == ("DefaultCluster", "broker-a", 1)
+        assert found.max_offset == end
+        assert [(entry.epoch, entry.start_offset, entry.end_offset) for entry in found.epoch_list] == [(1, 0, end)]

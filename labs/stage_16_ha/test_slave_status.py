@@ -21,9 +21,11 @@ from rocketmq_py.remoting.bodies.cluster import BrokerMemberGroupBody
 from rocketmq_py.remoting.bodies.ha_status import HARuntimeInfo
 from rocketmq_py.remoting.bodies.kv_table import KVTable
 from rocketmq_py.remoting.bodies.route import TopicRouteData
+from rocketmq_py.remoting.bodies.topic_config import TopicConfigTable
 from rocketmq_py.remoting.client import RemotingClient
 from rocketmq_py.remoting.codes import RequestCode, ResponseCode
 from rocketmq_py.remoting.command import RemotingCommand
+from rocketmq_py.remoting.errors import RemotingConnectError
 from rocketmq_py.remoting.header import decode_header
 from rocketmq_py.remoting.headers.ha import ExchangeHAInfoHeader
 from rocketmq_py.remoting.java_json import decode_body, encode_body
@@ -227,6 +229,21 @@ async def test_a_notice_of_the_smallest_id_is_checked(tmp_path: Path, environmen
         await lab.stop(MASTER)
         await asyncio.sleep(1)
         assert members.min_id == 1, "The name server tells a group whose smallest id has changed"
+
+
+@pytest.mark.virtual_time
+async def test_the_second_port_opens_with_the_first_slave(tmp_path: Path, environment: Environment) -> None:
+    """A slave of Apache RocketMQ asks for topics and timers at the port two below its master's own."""
+    async with ha_lab(tmp_path, environment, config={"listen_port": 10911}) as lab:
+        with pytest.raises(RemotingConnectError):
+            await ask(environment, "127.0.0.1:10909", RequestCode.GET_ALL_TOPIC_CONFIG)
+        await lab.start("slave-1", config={"listen_port": 0})
+        await lab.linked()
+        response = await ask(environment, "127.0.0.1:10909", RequestCode.GET_ALL_TOPIC_CONFIG)
+        assert TOPIC in decode_body(response.body, TopicConfigTable).topic_config_table
+        await lab.stop(MASTER)
+        with pytest.raises(RemotingConnectError):
+            await ask(environment, "127.0.0.1:10909", RequestCode.GET_ALL_TOPIC_CONFIG)
 
 
 def test_the_status_has_javas_names() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,17 @@ from rocketmq_py.broker.ha.member_group import MemberGroup
 from rocketmq_py.broker.ha.pre_online import BrokerPreOnlineService
 from rocketmq_py.broker.ha.special_services import SpecialServices
 from rocketmq_py.broker.topic_config import TopicConfigManager
+from rocketmq_py.client.errors import ClientError
+from rocketmq_py.client.orderly import ConsumeOrderlyContext, InOrder
 from rocketmq_py.client.transaction_listener import LocalTransactionState
 from rocketmq_py.client.transaction_producer import TransactionProducer
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.message import Message, MessageExt
-from rocketmq_py.common.topic import TRANS_HALF_TOPIC
+from rocketmq_py.common.topic import TIMER_TOPIC, TRANS_HALF_TOPIC
 from rocketmq_py.remoting.bodies.topic_config import TopicConfig
 from rocketmq_py.store.config import BrokerRole
 from rocketmq_py.store.message_store import MessageStore
+from rocketmq_py.store.timer.timer_message_store import TimerMessageStore
 from rocketmq_py.testing.eventually import eventually
 
 from .ha_lab import MASTER, TOPIC, HaLab, ha_lab
@@ -158,6 +161,55 @@ async def test_a_returning_master_takes_over_before_it_shows_itself(tmp_path: Pa
             await asyncio.sleep(120)
             assert len(reader.got) == 18, sorted(reader.bodies - Counter(list(reader.bodies)))
         assert lab.master.get(SpecialServices).is_running and not slave.get(SpecialServices).is_running
+
+
+@pytest.mark.virtual_time
+async def test_timers_that_were_cut_off_are_taken_back(tmp_path: Path, environment: Environment) -> None:
+    """A slave that gives up the end of its log forgets the timers there, and takes in what comes in their place."""
+    async with ha_lab(tmp_path, environment) as lab:
+        producer = await lab.producer()
+        due = str(environment.clock.wall_ms() + 3_600_000)
+        for number in range(5):
+            await producer.send(Message(TOPIC, f"{number}".encode(), properties={"TIMER_DELIVER_MS": due}))
+        await eventually(lambda: lab.master.get(TimerMessageStore).progress.queue_offset == 5, 10)
+        await lab.stop(MASTER)
+        was = await lab.start(MASTER, BrokerRole.SLAVE, 1, follow=False, config={"namesrv_addr": ""})
+        timers, store = was.get(TimerMessageStore), was.get(MessageStore)
+        assert (timers.progress.queue_offset, timers.congest_num()) == (5, 5)
+        queue = store.queues.find(TIMER_TOPIC, 0)
+        unit = queue.unit(2) if queue is not None else None
+        assert unit is not None
+        store.queues.truncate(unit[0])
+        await timers.truncated(unit[0])
+        assert (timers.progress.queue_offset, timers.congest_num()) == (2, 2)
+        assert timers.checkpoint.last_timer_queue_offset == 2
+
+
+@pytest.mark.virtual_time
+async def test_orderly_consumers_lock_at_the_acting_master(tmp_path: Path, environment: Environment) -> None:
+    """With `supportActingMaster` name servers show it as id 0 of a group that takes no messages: locks go there."""
+    settings = {**ACTING, "enable_remote_escape": False}
+    async with ha_lab(tmp_path, environment, config=settings) as lab:
+        lab.namesrv.config.support_acting_master = True
+        slave = await lab.start("slave-1", config=settings)
+        await lab.linked()
+        await lab.send(*(str(number) for number in range(40)))
+        await lab.copied()
+        await asyncio.sleep(12)
+        await lab.stop(MASTER)
+        await asyncio.sleep(2)
+        got: list[str] = []
+
+        async def handle(messages: Sequence[MessageExt], context: ConsumeOrderlyContext) -> None:
+            got.extend(message.body.decode() for message in messages)
+
+        async with Reader(lab, listener=InOrder(handle)):
+            await eventually(lambda: len(got) == 40, 60)
+        assert sorted(got, key=int) == [str(number) for number in range(40)]
+        producer = await lab.producer()
+        with pytest.raises(ClientError):
+            await producer.send(Message.of(TOPIC, b"no"))
+        assert slave.get(ActingMaster).is_acting
 
 
 @pytest.mark.virtual_time

@@ -7,6 +7,7 @@ from rocketmq_py.broker.consumer_offset import ConsumerOffsetManager
 from rocketmq_py.broker.ha.acting_master import ActingMaster
 from rocketmq_py.broker.ha.broker_role import BrokerRoles, check_role
 from rocketmq_py.broker.ha.escape_bridge import EscapeBridge
+from rocketmq_py.broker.ha.fast_port import FastPort
 from rocketmq_py.broker.ha.ha_status import HAStatus
 from rocketmq_py.broker.ha.master_only import MasterOnly
 from rocketmq_py.broker.ha.master_search import MasterSearch
@@ -234,6 +235,7 @@ def _install_acting(kernel: Kernel, members: MemberGroup) -> None:
     )
     kernel.periodic.every(MEASURE_SECONDS, status.measure, "measure replication")
     kernel.get(RuntimeInfo).add(status.broker_info)
+    kernel.provide(FastPort(kernel.get(RemotingServer), ha_service))
     HAStatusProcessor(
         config,
         store_config,

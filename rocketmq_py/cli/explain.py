@@ -12,6 +12,7 @@ from rocketmq_py.store.dispatch import Dispatchers
 
 #: Kind and name of one thing.
 Thing = tuple[str, str]
+_CODES = frozenset(RequestCode)
 
 
 def explain(build: Callable[[str], Kernel], through: str | None) -> Iterator[tuple[str, Thing]]:
@@ -48,7 +49,9 @@ def things_of(kernel: Kernel) -> Iterator[Thing]:
         for registration in processors.registrations():
             code = registration.code
             hot = ", hot path" if code in processors.hot else ""
-            yield "request", f"{RequestCode(code).name} {code}{hot}"
+            # A code of our own has no name among RocketMQ's.
+            name = RequestCode(code).name if code in _CODES else "(ours)"
+            yield "request", f"{name} {code}{hot}"
     yield from (("table", table.name) for table in kernel.tables)
     yield from (("periodic", f"{work.name}, every {work.seconds:g} s") for work in kernel.periodic.works)
 

@@ -63,6 +63,7 @@ class RemotingServer:
         self._hub.requires_tls = requires_tls
         self._hub.on_open.append(self._admit)
         self._server: asyncio.Server | None = None
+        self._others: list[asyncio.Server] = []
         self._scan: asyncio.Task[None] | None = None
         self.on_bound: list[Callable[[int], None]] = []
 
@@ -104,8 +105,26 @@ class RemotingServer:
             listener(self.port)
         self._scan = loop.create_task(self._scan_connections())
 
+    async def listen_also(self, port: int) -> bool:
+        """Listen on a further port of the same interface; return whether that worked.
+
+        Connections that come over it are like all others.
+        """
+        try:
+            server = await asyncio.get_running_loop().create_server(
+                lambda: Connection(self._hub, is_server=True), self.host, port, backlog=1024
+            )
+        except OSError as error:
+            logger.warning("cannot listen on %s as well: %s", join_address(self.host, port), error.strerror or error)
+            return False
+        self._others.append(server)
+        return True
+
     async def stop_serving(self) -> None:
         """Accept no new connections."""
+        for other in self._others:
+            other.close()
+        self._others.clear()
         if self._server is not None:
             self._server.close()
         if self._scan is not None:

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 PUSH_BYTES: Final = 1 << 20
 #: Unsent bytes at which the log waits for the socket.
 _HIGH_WATER: Final = 1 << 20
+#: Larger bodies are not copied once more only to stand behind their header.
+_JOINED_BYTES: Final = 16 << 10
 #: Seconds until the next look when the allowance of bytes is used up.
 _FLOW_SECONDS: Final = 0.01
 
@@ -117,6 +119,14 @@ class HAConnection(asyncio.Protocol):
 
     # --- to the slave -------------------------------------------------------------------------------------------------
 
+    def appended(self, offset: int, data: bytes | memoryview) -> None:
+        """Send what was appended just now, if this slave has all that is before it; else it comes in its turn."""
+        is_next = offset == self.next_offset and not (self._is_paused or self._is_pushed or self._reading)
+        if is_next and self._service.may_send_now(self, len(data)) and self.is_open:
+            self._send(bytes(data))
+        else:
+            self.push()
+
     def push(self) -> None:
         """Send what there is, in this turn of the loop or one of the next."""
         if not self._is_pushed and self.next_offset >= 0:
@@ -184,7 +194,11 @@ class HAConnection(asyncio.Protocol):
         self.next_offset += len(data)
         self.sent_bytes += len(data)
         self._service.flow.spend(len(data))
-        self._write(header + data)
+        if len(data) < _JOINED_BYTES:
+            self._write(header + data)
+        else:
+            self._write(header)
+            self._write(data)
 
     def _write(self, data: bytes) -> None:
         if data and self._transport is not None and not self._transport.is_closing():

@@ -18,6 +18,8 @@ from rocketmq_py.store.reput import ReputMessageService
 
 #: Bytes of the log that are dispatched in one turn of the loop.
 STEP_BYTES: Final = 256 << 10
+#: While a slave catches up, copying may take so many times as long as dispatch.
+COPY_SHARE: Final = 3
 #: Steps that a stop still takes; SIGTERM must end the process within 5 s.
 STOP_STEPS: Final = 256
 
@@ -101,11 +103,16 @@ class SlaveDispatch:
         return end > start
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             self._wanted.clear()
+            begin = loop.time()
             if self.step():
-                # One turn for those that copy, and those that read.
+                used = loop.time() - begin
                 await asyncio.sleep(0)
+                if self._wanted.is_set():
+                    # More was copied in that one turn: this slave catches up, and copying gets the larger part of the time.
+                    await asyncio.sleep(COPY_SHARE * used)
             else:
                 await self._wanted.wait()
 

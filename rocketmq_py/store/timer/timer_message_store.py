@@ -34,7 +34,13 @@ from rocketmq_py.store.timer.timer_log import TimerLog
 from rocketmq_py.store.timer.timer_metrics import TimerMetrics
 from rocketmq_py.store.timer.timer_progress import TimerProgress
 from rocketmq_py.store.timer.timer_records import TimerRecords
-from rocketmq_py.store.timer.timer_recovery import TimerQueue, TimerRecovery, TimerRecoveryReport, units_since
+from rocketmq_py.store.timer.timer_recovery import (
+    TimerQueue,
+    TimerRecovery,
+    TimerRecoveryReport,
+    undo_lost,
+    units_since,
+)
 from rocketmq_py.store.timer.timer_wheel import TimerWheel
 
 logger = logging.getLogger(__name__)
@@ -275,6 +281,9 @@ class TimerMessageStore:
             log_end: what it had delivered lies before this offset of the log. Until this broker's own log has got there
                 the numbers are not used: what they call delivered would be lost with the master.
         """
+        if not checkpoint.last_timer_queue_offset and not self._is_in_use():
+            # Nobody has timers, and there shall be no file that says so.
+            return
         self._has_copied = True
         if not self._copied or self._copied[-1][1].encode() != checkpoint.encode():
             self._copied.append((log_end, checkpoint))
@@ -293,6 +302,26 @@ class TimerMessageStore:
         checkpoint.master_timer_queue_offset = newest.last_timer_queue_offset
         checkpoint.version.assign(newest.version)
         return True
+
+    async def truncated(self, log_end: int) -> None:
+        """Forget what the commit log has lost, for a slave that gives up what its new master never had.
+
+        Args:
+            log_end: where the commit log ends now; its queues are cut as well.
+        """
+        if not self._config.timer_wheel_enable or self.enqueue.should_run or not self._is_in_use():
+            return
+        progress, checkpoint, log = self.progress, self.flusher.checkpoint, self.log
+        progress.queue_offset = min(progress.queue_offset, self._store.max_offset(TIMER_TOPIC, 0))
+        end, undone = await self._environment.run_blocking(undo_lost, log, self.wheel, log.end, log_end)
+        if undone:
+            logger.warning("%d timers are taken back: the log does not have them any more", undone)
+        log.end, log.flushed = end, min(log.flushed, end)
+        checkpoint.last_timer_queue_offset = min(checkpoint.last_timer_queue_offset, progress.queue_offset)
+        checkpoint.last_timer_log_flush_pos = min(checkpoint.last_timer_log_flush_pos, end)
+        # What the old master had delivered may be gone with the log: the new one tells how far it is.
+        self._copied.clear()
+        await self.flusher.write_checkpoint()
 
     async def stop(self) -> None:
         """Write everything down, and close."""

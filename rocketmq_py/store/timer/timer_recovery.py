@@ -106,7 +106,7 @@ class TimerRecovery:
         log.load()
         begin = self._first_to_read(has_wheel)
         end = self._apply_from(begin)
-        end = self._undo_lost(end, queue.log_end)
+        end, report.undone = undo_lost(self._log, self._wheel, end, queue.log_end)
         if not report.is_rebuilt and self._points_behind(end):
             self._rebuild()
             end = min(end, self._apply_from(log.min_position, end))
@@ -167,24 +167,6 @@ class TimerRecovery:
         wheel.put(Slot(slot.time_ms, slot.first_pos, position, slot.num + (-1 if unit.is_delete else 1)))
         return True
 
-    def _undo_lost(self, end: int, log_end: int) -> int:
-        """Take the last units back whose records the commit log does not have; return where the log ends then."""
-        log, wheel = self._log, self._wheel
-        while (position := log.before(end)) >= log.min_position and end > log.min_position:
-            unit = log.read(position)
-            if unit is None or unit.physical_offset + unit.record_size <= log_end:
-                break
-            slot = wheel.get(unit.time_ms)
-            if slot is not None and slot.last_pos == position:
-                if unit.prev_pos < 0:
-                    wheel.clear(unit.time_ms)
-                else:
-                    num = slot.num + (1 if unit.is_delete else -1)
-                    wheel.put(Slot(slot.time_ms, slot.first_pos, unit.prev_pos, num))
-            self._report.undone += 1
-            end = position
-        return end
-
     def _points_behind(self, end: int) -> bool:
         """Tell whether a slot names a unit that is not there: after a crash, or if files of the log were lost."""
         checkpoint = self._checkpoint
@@ -237,3 +219,32 @@ def units_since(log: TimerLog, physical_offset: int) -> array[int]:
         found.append(unit.physical_offset)
         position = log.before(position)
     return found[::-1]
+
+
+def undo_lost(log: TimerLog, wheel: TimerWheel, end: int, log_end: int) -> tuple[int, int]:
+    """Take the last units back whose records the commit log does not have. Blocks.
+
+    Args:
+        log: the timer log.
+        wheel: its slots are corrected.
+        end: where the timer log ends.
+        log_end: where the commit log ends.
+
+    Returns:
+        Where the timer log ends then, and how many units were taken back.
+    """
+    undone = 0
+    while (position := log.before(end)) >= log.min_position and end > log.min_position:
+        unit = log.read(position)
+        if unit is None or unit.physical_offset + unit.record_size <= log_end:
+            break
+        slot = wheel.get(unit.time_ms)
+        if slot is not None and slot.last_pos == position:
+            if unit.prev_pos < 0:
+                wheel.clear(unit.time_ms)
+            else:
+                num = slot.num + (1 if unit.is_delete else -1)
+                wheel.put(Slot(slot.time_ms, slot.first_pos, unit.prev_pos, num))
+        undone += 1
+        end = position
+    return end, undone

@@ -5,7 +5,10 @@
                                               a notice (1008), or what the poll every 5 s finds
 
 Fenced, that is without taking messages, from the start until it knows what it is, during every change, and as a master
-whenever its lease is over (`lease.py`). A master without a lease acknowledges nothing, whatever was copied.
+whenever its lease is over (`lease.py`) and its members do not vouch for it. With `allAckInSyncStateSet` a member that
+answers is as good as a lease: whoever could be elected is one of them, follows nobody from that moment on, and keeps what
+it has confirmed before. So a group goes on while its controllers are gone, and a master that is cut off goes silent. A
+process that was paused believes neither its lease nor its members before it has heard of the controller again.
 
     to master   stop following, dispatch all, begin the epoch; id 0, SYNC_MASTER, special services, name servers; unfence
     to slave    fence, release who waits as "in doubt", close links; own id, SLAVE, name servers; follow
@@ -46,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds until the controllers are asked again after they did not answer.
 RETRY_SECONDS: Final = 1.0
+#: A heartbeat that is so many periods late says that this process was paused.
+PAUSED_BEATS: Final = 3
 #: Seconds between two looks at who should be in the sync state set.
 CHECK_SECONDS: Final = 1.0
 
@@ -118,8 +123,11 @@ class ReplicasManager:
         self._beating: dict[str, asyncio.Task[None]] = {}
         # When the last heartbeat was sent that the controllers' leader has answered.
         self._heard_at = float("-inf")
+        self._last_beat = float("-inf")
+        # A later election is known of; nothing restores trust but becoming something else.
+        self._is_deposed = False
         self._lease_end: asyncio.TimerHandle | None = None
-        replication.may_confirm = self.has_lease
+        replication.may_confirm = self.may_acknowledge
         replication.on_wanted = self._set_wanted.set
         tick.refuse(UNKNOWN_ROLE)
 
@@ -158,42 +166,64 @@ class ReplicasManager:
     # --- the lease ----------------------------------------------------------------------------------------------------
 
     def has_lease(self) -> bool:
-        """Tell whether this broker may believe, at this moment, that it is the master."""
+        """Tell whether the controller has confirmed lately that this broker is the master."""
         return self.standing is Standing.MASTER and self.lease.is_valid(asyncio.get_running_loop().time())
+
+    def may_acknowledge(self) -> bool:
+        """Tell whether this broker may say, at this moment, that a message is kept."""
+        if self.standing is not Standing.MASTER or self._is_deposed:
+            return False
+        now = asyncio.get_running_loop().time()
+        if self.lease.is_valid(now):
+            return True
+        was_paused = now - self._last_beat > PAUSED_BEATS * self._config.broker_heartbeat_interval / 1000
+        return not was_paused and self._replication.is_vouched_for()
 
     def _distrust(self, epoch: int) -> None:
         """Somebody knows of a later election than the one that made this broker master."""
         if self.standing is Standing.MASTER and epoch > self._epoch:
+            self._is_deposed = True
             self.lease.revoke()
-            self._lease_over()
+            self._review()
 
-    def _lease_renewed(self) -> None:
-        if self.standing is Standing.MASTER and self.has_lease():
-            self._tick.accept(NO_LEASE)
-            if self._lease_end is not None:
-                self._lease_end.cancel()
-            self._lease_end = asyncio.get_running_loop().call_at(self.lease.valid_until, self._lease_over)
-            # What the members confirmed meanwhile may be shown now.
-            self._replication.members_changed()
-
-    def _lease_over(self) -> None:
-        if self.standing is Standing.MASTER and not self.has_lease():
-            if NO_LEASE not in self._tick.refusals:
-                logger.warning("%s: it takes no messages and acknowledges none", NO_LEASE)
+    def _review(self) -> None:
+        """Take messages, or not, as the lease and the members say."""
+        if self.standing is not Standing.MASTER:
+            return
+        if self.may_acknowledge():
+            if NO_LEASE in self._tick.refusals:
+                self._tick.accept(NO_LEASE)
+                # What the members confirmed meanwhile may be shown now.
+                self._replication.members_changed()
+        elif NO_LEASE not in self._tick.refusals:
+            logger.warning("%s: it takes no messages and acknowledges none", NO_LEASE)
             self._tick.refuse(NO_LEASE)
             self._wanted.set()
+
+    def _lease_renewed(self) -> None:
+        if self._lease_end is not None:
+            self._lease_end.cancel()
+        self._lease_end = asyncio.get_running_loop().call_at(self.lease.valid_until, self._review)
+        self._review()
 
     async def _beat(self) -> None:
         """Give every controller a sign of life, every second; one that does not answer holds up no other."""
         loop = asyncio.get_running_loop()
+        interval = self._config.broker_heartbeat_interval / 1000
         while True:
+            now = loop.time()
+            if now - self._last_beat > PAUSED_BEATS * interval:
+                # Paused, or this is the first. What was heard meanwhile may be old.
+                self._replication.forget_vouchers()
+            self._last_beat = now
+            self._review()
             if self.broker_id >= 0:
                 for address in self._controllers.addresses:
                     if address not in self._beating:
                         task = loop.create_task(self._beat_once(address), name=f"heartbeat to {address}")
                         self._beating[address] = task
                         task.add_done_callback(functools.partial(self._beaten, address))
-            await asyncio.sleep(self._config.broker_heartbeat_interval / 1000)
+            await asyncio.sleep(interval)
 
     def _beaten(self, address: str, task: asyncio.Task[None]) -> None:
         self._beating.pop(address, None)
@@ -315,14 +345,13 @@ class ReplicasManager:
         self._tick.refuse(CHANGING)
         self._roles.set_master(NO_MASTER)
         await self._replication.change_to_master(info.master_epoch, info.members, info.members_epoch)
-        self.standing, self.info = Standing.MASTER, info
+        self.standing, self.info, self._is_deposed = Standing.MASTER, info, False
         # Nobody else is elected before the controller has missed this broker for as long as a lease is.
         self.lease.renew(self._heard_at)
         await self._roles.change(BrokerRole.SYNC_MASTER, MASTER_ID)
         await self._changed(info)
+        self._replication.members_changed()
         self._lease_renewed()
-        if not self.has_lease():
-            self._tick.refuse(NO_LEASE)
         self._tick.accept(CHANGING)
 
     async def _to_slave(self, info: ReplicaInfo) -> None:
@@ -392,7 +421,7 @@ class ReplicasManager:
         assert info is not None
         if state.proposed is None:
             wanted = state.wanted(asyncio.get_running_loop().time())
-            if wanted is None or not self.has_lease():
+            if wanted is None or not self.may_acknowledge():
                 return
             # From here on both sets count, until the controller has said which one is valid.
             state.propose(wanted)

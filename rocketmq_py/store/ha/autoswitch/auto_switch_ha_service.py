@@ -106,6 +106,7 @@ class AutoSwitchHAService:
         # As a slave: what the master said is confirmed.
         self._master_confirmed = 0
         self._connections: dict[int, HAConnection] = {}
+        self._vouchers_since = float("-inf")
         self._announcing: asyncio.TimerHandle | None = None
         self._copied = dispatch.visible
         service.make_codec = lambda connection: AutoSwitchMasterCodec(self, connection)
@@ -315,6 +316,24 @@ class AutoSwitchHAService:
         self._confirmed()
         self._wait.update()
         self._tick.reveal()
+
+    def is_vouched_for(self) -> bool:
+        """Tell whether every member that counts was heard of lately: none of them is master then, or was told of one.
+
+        It says nothing unless all of them must confirm each message.
+        """
+        others = self.state.counted - {self.broker_id}
+        if not self.is_master or not self.config.all_ack_in_sync_state_set or len(self.state.members) < 2:
+            return False
+        oldest = asyncio.get_running_loop().time() - 2 * self.config.ha_send_heartbeat_interval / 1000
+        return all(
+            number in self._connections and self._connections[number].last_read >= max(oldest, self._vouchers_since)
+            for number in others
+        )
+
+    def forget_vouchers(self) -> None:
+        """Believe no member before it is heard of again: what it said may have waited in a socket for long."""
+        self._vouchers_since = asyncio.get_running_loop().time()
 
     # --- as slave -----------------------------------------------------------------------------------------------------
 
