@@ -41,6 +41,7 @@ from rocketmq_py.store.ha.replica_wait import ReplicaWait
 from rocketmq_py.store.ha.slave_dispatch import SlaveDispatch
 from rocketmq_py.store.message_store import MessageStore
 from rocketmq_py.store.tick import Tick
+from rocketmq_py.store.timer.timer_message_store import TimerMessageStore
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ def _install_replication(kernel: Kernel) -> AutoSwitchHAService:
             kernel.get(Bookkeeping),
         )
     )
+    cut.derived.append(kernel.get(TimerMessageStore).truncated)
     epochs = kernel.provide(EpochFile(environment.files, config.root_dir))
     replication = kernel.provide(
         AutoSwitchHAService(
