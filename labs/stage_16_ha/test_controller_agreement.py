@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 
 import pytest
 
+from rocketmq_py.common.config import to_properties
 from rocketmq_py.common.errors import ConfigError
 from rocketmq_py.controller.config import ControllerConfig, parse_peers
 from rocketmq_py.controller.consensus import NotLeaderError
@@ -120,3 +123,25 @@ def test_a_list_of_controllers_that_cannot_be_is_refused_with_the_reason(peers, 
     with pytest.raises(ConfigError, match=problem):
         parse_peers(peers, own_id)
     assert parse_peers("n0-localhost:9878; n1-[::1]:9868;", "n1") == {"n0": "localhost:9878", "n1": "[::1]:9868"}
+
+
+#: Settings whose default is not RocketMQ's, or that RocketMQ's controller does not have, and why.
+OUR_DEFAULTS = {
+    "bindAddress": "closed by default",
+    "controllerPort": "RocketMQ takes the port from the list of peers only",
+    "controllerDLegerGroup": "RocketMQ has none, and does not start without",
+    "controllerDLegerPeers": "empty, which is a controller alone; RocketMQ has none",
+    "controllerDLegerSelfId": "RocketMQ has none",
+    "configStorePath": "RocketMQ derives it from the home folder",
+}
+
+
+def test_names_and_defaults_of_the_settings_are_those_of_rocketmq():
+    known = json.loads(Path("labs/data/defaults.json").read_text("utf-8"))["classes"]["ControllerConfig"]
+    ours = to_properties(ControllerConfig())
+    for key, value in ours.items():
+        if key.startswith("tls.") or key in OUR_DEFAULTS:
+            continue
+        assert key in known, f"{key} is no setting of RocketMQ's controller"
+        default = known[key]["default"]
+        assert value == (str(default).lower() if isinstance(default, bool) else str(default)), key
