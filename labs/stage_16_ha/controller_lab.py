@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from rocketmq_py.remoting.headers import controller as headers
 from rocketmq_py.remoting.java_json import decode_body, encode_body
 from rocketmq_py.remoting.processors import Processors, Request
 from rocketmq_py.remoting.server import RemotingServer
+from rocketmq_py.sim.environment import simulated_environment
 
 CLUSTER = "LabCluster"
 GROUP = "broker-a"
@@ -201,3 +202,15 @@ async def controller_lab_in(folder: Path, environment: Environment) -> AsyncIter
         yield lab
     finally:
         await lab.close()
+
+
+def in_lab(test: Callable[[ControllerLab], Awaitable[None]]) -> Callable[[Path], Awaitable[None]]:
+    """Give a test a lab of its own, with simulated time and network."""
+
+    async def run(tmp_path: Path) -> None:
+        async with controller_lab_in(tmp_path, simulated_environment()) as lab:
+            await test(lab)
+
+    run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
+    run.__dict__.update(test.__dict__)
+    return run

@@ -56,7 +56,7 @@ def up(
 
 
 def _prepare(topology: str, folder: Path, base_port: int | None, assignments: list[str]) -> LocalCluster:
-    """Return the cluster of the folder, made if there is none."""
+    """Return the cluster of the folder; made if there is none, or if ports or settings are to change while nothing runs."""
     if (folder / "cluster.json").exists():
         cluster = LocalCluster.open(folder)
         if cluster.topology != _identity(topology):
@@ -65,13 +65,15 @@ def _prepare(topology: str, folder: Path, base_port: int | None, assignments: li
                 Exit.REFUSED,
                 "Take another folder, or end that one (rmq-py cluster down) and delete its folder",
             )
-        if base_port is not None or assignments:
+        if base_port is None and not assignments:
+            return cluster
+        running = [member.name for member in cluster.members if cluster.process(member.name).pid is not None]
+        if running:
             raise CliError(
-                f"the cluster in {folder} is set up already; --base-port and --set have no effect on it",
+                f"the cluster in {folder} runs ({', '.join(running)}); --base-port and --set would change it",
                 Exit.REFUSED,
-                f"Leave them out to start what is stopped; its settings are in {folder}/conf",
+                f"End it first (rmq-py cluster down --dir {folder}), or leave them out to start what is stopped",
             )
-        return cluster
     files = read_topology(topology, system_environment())
     wanted = parse_assignments(assignments)
     members = lay_out(files, folder, base_port, wanted)

@@ -276,7 +276,7 @@ class LocalCluster:
                 if loop.time() > deadline:
                     raise CliError(
                         f"after {seconds:g} s the name server {self.namesrv_addr} does not know {', '.join(missing)}",
-                        next_step=f"See what they say: rmq-py cluster logs {missing[0].split()[0]} --dir {self.folder}",
+                        next_step=f"The processes run; see what they say: rmq-py cluster logs --dir {self.folder}",
                     )
                 await asyncio.sleep(0.05)
 

@@ -33,7 +33,6 @@ FRAME: Final = struct.Struct(
     "I"  # size
     "I"  # crc
 )
-_MAX_FRAME: Final = 1 << 30
 
 
 class Journal:
@@ -123,19 +122,19 @@ class Journal:
 
     def close(self) -> None:
         """Close the files. A second call does nothing."""
-        if self._fd is not None:
-            self._files.close(self._fd)
-            self._fd = None
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        lock, self._lock = self._lock, None
+        fd, self._fd = self._fd, None
+        if lock is not None:
+            lock.release()
+        if fd is not None:
+            self._files.close(fd)
 
     def __repr__(self) -> str:
         return f"<Journal {self._path} {self.size} bytes>"
 
 
 _HINT: Final = (
-    "With other controllers alive, remove the folder and start: they send everything. Without them, restore a copy"
+    "Restore the folder from a copy, or if all other controllers of the group are up, remove it: they send everything"
 )
 
 
@@ -151,18 +150,38 @@ def split_frames(data: bytes, place: str) -> tuple[list[bytes], int]:
     """
     payloads: list[bytes] = []
     at = 0
-    while at + FRAME.size <= len(data):
-        size, crc = FRAME.unpack_from(data, at)
-        end = at + FRAME.size + size
-        if size > _MAX_FRAME or end > len(data):
-            break
-        payload = data[at + FRAME.size : end]
-        if zlib.crc32(payload) != crc or not payload:
-            if any(data[end:]):
-                raise CorruptDataError(
-                    f"{place} at byte {at}", f"CRC {crc:#010x}", f"{zlib.crc32(payload):#010x}", _HINT
-                )
+    while at < len(data):
+        payload = _payload_at(data, at)
+        if payload is None:
+            _refuse_frames_behind(data, at, place)
             break
         payloads.append(payload)
-        at = end
+        at += FRAME.size + len(payload)
     return payloads, at
+
+
+def _payload_at(data: bytes, at: int) -> bytes | None:
+    """Return the payload of the frame that begins at `at`; None if no whole and sound one does."""
+    if at + FRAME.size > len(data):
+        return None
+    size, crc = FRAME.unpack_from(data, at)
+    end = at + FRAME.size + size
+    if not size or end > len(data):
+        return None
+    payload = data[at + FRAME.size : end]
+    return payload if zlib.crc32(payload) == crc else None
+
+
+def _refuse_frames_behind(data: bytes, at: int, place: str) -> None:
+    """Raise if a sound frame follows the damage at `at`: then more than an unfinished write is damaged.
+
+    The size of the damaged frame may be what is wrong, so the next one is looked for at every byte.
+    """
+    for next_at in range(at + 1, len(data) - FRAME.size):
+        if _payload_at(data, next_at) is not None:
+            raise CorruptDataError(
+                f"{place} at byte {at}",
+                "a whole frame",
+                f"damage, and a whole frame behind it at byte {next_at}",
+                _HINT,
+            )

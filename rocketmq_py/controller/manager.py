@@ -85,6 +85,7 @@ class ControllerManager:
         self._replicas = ReplicasInfoManager(machine.state, heartbeats, lambda: config.enable_elect_unclean_master)
         self._turn = asyncio.Lock()
         self._elections: dict[str, asyncio.Task[None]] = {}
+        self._is_stopping = False
         heartbeats.on_inactive.append(self._broker_inactive)
         consensus.on_leadership.append(self._leadership)
 
@@ -172,6 +173,8 @@ class ControllerManager:
 
     def _broker_inactive(self, key: BrokerKey) -> None:
         cluster_name, broker_name, broker_id = key
+        if self._is_stopping:
+            return
         logger.warning("broker %d of %s has fallen silent", broker_id, broker_name)
         group = self.machine.state.find(broker_name)
         if (
@@ -182,7 +185,7 @@ class ControllerManager:
             self._begin_election(broker_name)
 
     def _begin_election(self, broker_name: str) -> None:
-        if broker_name not in self._elections:
+        if broker_name not in self._elections and not self._is_stopping:
             task = asyncio.get_running_loop().create_task(self._elect(broker_name), name=f"election of {broker_name}")
             self._elections[broker_name] = task
             task.add_done_callback(lambda _: self._elections.pop(broker_name, None))
@@ -211,7 +214,8 @@ class ControllerManager:
             self._heartbeats.begin_to_decide()
 
     async def stop(self) -> None:
-        """End elections under way."""
+        """Elect nobody any more: when the port closes, all brokers seem to fall silent, and none of them is dead."""
+        self._is_stopping = True
         tasks = list(self._elections.values())
         for task in tasks:
             task.cancel()

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Callable
 
 from rocketmq_py.common.environment import Environment
-from rocketmq_py.common.errors import ConfigError
 from rocketmq_py.common.host import join_address, split_address
 from rocketmq_py.common.live_config import LiveConfig
 from rocketmq_py.common.periodic import Periodic
@@ -22,6 +21,7 @@ from rocketmq_py.controller.journal import Journal
 from rocketmq_py.controller.manager import ControllerManager, GroupsMachine
 from rocketmq_py.controller.notifier import RoleChangeNotifier
 from rocketmq_py.controller.processor import ControllerRequestProcessor
+from rocketmq_py.controller.raft.node import RaftConsensus
 from rocketmq_py.remoting.client import RemotingClient
 from rocketmq_py.remoting.limits import Limits
 from rocketmq_py.remoting.processors import Processors
@@ -96,10 +96,19 @@ class Controller:
 
     def _choose_consensus(self, environment: Environment) -> MakeConsensus:
         config = self.config
-        if len(self._peers) > 1:
-            raise ConfigError("several controllers are not there yet: leave controllerDLegerPeers empty")
+        own_id = config.controller_d_leger_self_id
         journal = Journal(config.folder, environment)
-        return lambda machine: AloneConsensus(config.controller_d_leger_self_id, machine, journal, environment)
+        if len(self._peers) < 2:
+            return lambda machine: AloneConsensus(own_id, machine, journal, environment)
+
+        def make(machine: StateMachine) -> Consensus:
+            consensus = RaftConsensus(
+                config.controller_d_leger_group, own_id, self._peers, machine, journal, self.client, environment
+            )
+            consensus.install(self.processors)
+            return consensus
+
+        return make
 
     @property
     def port(self) -> int:
@@ -137,8 +146,8 @@ class Controller:
     async def stop(self) -> None:
         """Close the port and all connections, then the files. A second call does nothing."""
         await self._periodic.stop()
-        await self.server.stop()
         await self.manager.stop()
+        await self.server.stop()
         await self._notifier.stop()
         await self.consensus.stop()
         await self.client.close()
