@@ -272,19 +272,17 @@ class AutoSwitchLab:
             if check.state is RecordState.VALID and check.record is not None and check.record.topic == TOPIC.encode()
         ]
 
-    def read(self, kernel: Kernel, queue_id: int = 0) -> list[str]:
-        """Return the bodies that a consumer of one queue would see."""
+    def read(self, kernel: Kernel, queue_id: int = 0, start: int = 0) -> list[str]:
+        """Return the bodies that a consumer of one queue would see, from a queue offset on."""
         store, found = kernel.get(MessageStore), []
-        for offset in range(store.min_offset(TOPIC, queue_id), store.max_offset(TOPIC, queue_id)):
+        for offset in range(max(store.min_offset(TOPIC, queue_id), start), store.max_offset(TOPIC, queue_id)):
             queue = store.queues.find(TOPIC, queue_id)
             assert queue is not None
             unit = queue.unit(offset)
             assert unit is not None
-            [record] = [check.record for place, check in kernel.get(CommitLog).scan(unit[0]) if place == unit[0]] or [
-                None
-            ]
-            assert record is not None and record.queue_offset == offset
-            found.append(record.body.decode())
+            _, check = next(kernel.get(CommitLog).scan(unit[0]))
+            assert check.record is not None and check.record.queue_offset == offset
+            found.append(check.record.body.decode())
         return found
 
     async def equal(self, *kernels: Kernel, seconds: float = 30) -> None:
