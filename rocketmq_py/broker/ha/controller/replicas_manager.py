@@ -437,7 +437,8 @@ class ReplicasManager:
             else:
                 self._set_settled(info, frozenset(valid.sync_state_set), valid.sync_state_set_epoch)
                 return
-        # The answer was lost, or no: only the controller knows.
+        # The answer was lost, or no: only the controller knows. It is not asked again at once.
+        await asyncio.sleep(CHECK_SECONDS)
         known = await self._controllers.replica_info()
         if known.master_epoch == info.master_epoch and known.master_id == self.broker_id:
             self._set_settled(info, known.members, known.members_epoch)
