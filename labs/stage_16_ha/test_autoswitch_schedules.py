@@ -26,7 +26,7 @@ from rocketmq_py.common.environment import Environment
 from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.config import FlushDiskType
 
-from .autoswitch_lab import TOPIC, AutoSwitchLab, autoswitch_lab, ha_port, standing
+from .autoswitch_lab import AutoSwitchLab, autoswitch_lab, ha_port, standing
 
 SECONDS = 25.0
 CLIENTS = 3
