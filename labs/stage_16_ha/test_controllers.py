@@ -335,3 +335,48 @@ async def test_after_a_power_cut_of_all_three_everything_that_was_confirmed_is_t
         lab.controllers.clear()
         again = await leader_of(await start_all())
         assert again.manager.machine.snapshot() == confirmed
+
+
+async def test_whenever_the_power_of_one_after_the_other_goes_no_confirmed_change_is_lost(tmp_path):
+    """Power cuts of single controllers at odd moments, with a small journal that is replaced by snapshots meanwhile."""
+    disks = [SimulatedFileSystem() for _ in range(3)]
+    async with controller_lab_in(tmp_path, simulated_environment()) as lab:
+        running: list[Controller] = []
+        for number, disk in enumerate(disks):
+            lab.environment = simulated_environment(number, disk)
+            running.append(await start_one(lab, number, controller_store_path="/store"))
+        rng = random.Random(7)
+        broker = await lab.broker(21_001)
+        confirmed = 0
+        for round_number in range(12):
+            for controller in running:
+                controller.consensus._compact_size = 2_000
+            leader = await leader_of(running, 10)
+            if not broker.broker_id:
+                await broker.join(at=leader)
+            for step in range(rng.randint(1, 12)):
+                broker.address = f"10.0.{round_number}.{step}:10911"
+                answer = await broker.register(at=leader)
+                assert answer.code == 0, answer
+                confirmed += 1
+            # In the middle of one more change, so that disk and network are at work.
+            broker_address, broker.address = broker.address, "10.9.9.9:1"
+            under_way = asyncio.get_running_loop().create_task(broker.register(at=leader))
+            await asyncio.sleep(rng.choice([0, 0.0001, 0.0002, 0.0004, 0.001]))
+            victim = rng.randrange(3)
+            disks[victim].crash(rng)
+            with contextlib.suppress(OSError):
+                await running[victim].stop()
+            await asyncio.gather(under_way, return_exceptions=True)
+            broker.address = broker_address
+            await asyncio.sleep(rng.choice([0, 0.5, 3]))
+            lab.environment = simulated_environment(100 + round_number, disks[victim])
+            running[victim] = await start_one(lab, victim, controller_store_path="/store")
+
+            leader = await leader_of(running, 10)
+            group = leader.manager.machine.state.find(GROUP)
+            assert group is not None
+            assert group.address_of(1) in (broker.address, "10.9.9.9:1"), f"round {round_number}: a change was lost"
+        await eventually(lambda: len({c.manager.machine.snapshot() for c in running}) == 1)
+        assert confirmed > 40
+        assert any(disk.exists(f"/store/controller-n{n}/snapshot") for n, disk in enumerate(disks))
