@@ -411,6 +411,7 @@ async def test_a_cut_takes_everything_with_it_that_was_derived_from_the_lost_byt
         name = lab.name_of(master)
         for number in range(10):
             await lab.put(master, f"kept {number}", number % 2)
+        await lab.equal()
         end = master.get(CommitLog).max_offset
         lab.network.cut(ha_port(master))
         await asyncio.gather(*(lab.put(master, f"lost {number}", number % 2) for number in range(50)))
