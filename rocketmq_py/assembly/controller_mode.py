@@ -131,7 +131,7 @@ def _install_manager(kernel: Kernel, replication: AutoSwitchHAService) -> None:
     ControllerModeProcessor(config, manager, replication).register(kernel.get(Processors))
     kernel.get(AcknowledgementGate).fence = lambda: not manager.may_acknowledge()
     others_may = registration.may_register
-    registration.may_register = lambda: others_may() and manager.standing is not Standing.UNKNOWN
+    registration.may_register = lambda: others_may() and manager.info is not None
     services = kernel.get(SpecialServices)
     manager.before_slave.append(services.pause)
 

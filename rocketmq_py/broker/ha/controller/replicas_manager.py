@@ -342,6 +342,7 @@ class ReplicasManager:
         await self._changed(info)
         self._replication.members_changed()
         self._lease_renewed()
+        self._tick.accept(UNKNOWN_ROLE)
         self._tick.accept(CHANGING)
 
     async def _to_slave(self, info: ReplicaInfo) -> None:
@@ -351,15 +352,8 @@ class ReplicasManager:
                 "slave of %s at %s in epoch %d", info.master_id, info.master_address or "nowhere", info.master_epoch
             )
             self._tick.refuse(CHANGING)
-            self.standing, self.info = Standing.SLAVE, info
-            self.lease.revoke()
-            for step in self.before_slave:
-                await step()
-            self._roles.set_master(NO_MASTER)
-            await self._replication.change_to_slave()
-            await self._roles.change(BrokerRole.SLAVE, self.broker_id)
-            await self._changed(info)
-            self._tick.accept(NO_LEASE)
+            await self._resign(Standing.SLAVE, info)
+            self._tick.accept(UNKNOWN_ROLE)
             self._tick.accept(CHANGING)
         self.info = info
         await self._follow(info)
@@ -381,15 +375,25 @@ class ReplicasManager:
 
     async def _to_unknown(self, info: ReplicaInfo) -> None:
         """The controller knows no master, so this broker is none."""
+        logger.warning("%s has no master, says the controller", self._config.broker_name)
         self._tick.refuse(UNKNOWN_ROLE)
-        self.standing, self.info = Standing.UNKNOWN, info
+        await self._resign(Standing.UNKNOWN, info)
+
+    async def _resign(self, standing: Standing, info: ReplicaInfo) -> None:
+        """Be no master; the rest of the broker sees a slave."""
+        self.standing, self.info = standing, info
         self.lease.revoke()
+        for step in self.before_slave:
+            await step()
+        self._roles.set_master(NO_MASTER)
         await self._replication.change_to_slave()
+        await self._roles.change(BrokerRole.SLAVE, self.broker_id)
+        await self._changed(info)
+        self._tick.accept(NO_LEASE)
 
     async def _changed(self, info: ReplicaInfo) -> None:
         for step in self.after_change:
             await step(info.master_epoch)
-        self._tick.accept(UNKNOWN_ROLE)
 
     # --- the sync state set -------------------------------------------------------------------------------------------
 
