@@ -30,7 +30,7 @@ from rocketmq_py.store.ha.autoswitch.epochs import Epoch, truncation_point
 from rocketmq_py.store.ha.autoswitch.frames import FrameError, Handshake, HandshakeReply, TransferHead
 from rocketmq_py.store.ha.autoswitch.store_cut import StoreCut
 from rocketmq_py.store.ha.autoswitch.sync_state import SyncState
-from rocketmq_py.store.ha.ha_client import HAClient
+from rocketmq_py.store.ha.ha_client import HAClient, Link
 from rocketmq_py.store.ha.ha_connection import HAConnection
 from rocketmq_py.store.ha.ha_service import HAService
 from rocketmq_py.store.ha.replica_acks import ALL_MEMBERS
@@ -105,6 +105,8 @@ class AutoSwitchHAService:
         self._tick = tick
         self._gate = gate
         self._cut = cut
+        # Held by whoever cuts the log or changes the role: a link may be lost while its cut is under way.
+        self._changing = asyncio.Lock()
         # As a slave: what the master said is confirmed.
         self._master_confirmed = 0
         self._connections: dict[int, HAConnection] = {}
@@ -186,6 +188,10 @@ class AutoSwitchHAService:
 
         The link to the former master is closed already, and nothing is put before this returns.
         """
+        async with self._changing:
+            await self._change_to_master(epoch, members, members_epoch)
+
+    async def _change_to_master(self, epoch: int, members: Iterable[int], members_epoch: int) -> None:
         self._service.close_connections("this broker begins a new epoch")
         self._connections.clear()
         members = frozenset(members) | {self.broker_id}
@@ -250,6 +256,10 @@ class AutoSwitchHAService:
 
     async def change_to_slave(self) -> None:
         """Be master no longer: who waits is told that it is not known, who copies is sent away."""
+        async with self._changing:
+            self._change_to_slave()
+
+    def _change_to_slave(self) -> None:
         was_master, self.is_master = self.is_master, False
         self._gate.give_up(PutMessageStatus.FLUSH_SLAVE_TIMEOUT)
         self._service.close_connections("this broker is no master any more")
@@ -364,12 +374,19 @@ class AutoSwitchHAService:
 
     # --- as slave -----------------------------------------------------------------------------------------------------
 
-    async def align(self, reply: HandshakeReply) -> None:
+    async def align(self, reply: HandshakeReply, link: Link) -> None:
         """Cut what the master does not have, and take over its epochs; on disk before anything new arrives.
 
         Raises:
             NoCommonEpochError: the logs have nothing in common.
+            FrameError: this broker has become something else meanwhile, or follows another master.
         """
+        async with self._changing:
+            if self.is_master or self._client.link is not link:
+                raise FrameError("the link is of no use any more")
+            await self._align(reply)
+
+    async def _align(self, reply: HandshakeReply) -> None:
         log = self.log
         begin = log.min_offset if log.files.mapped_files else log.max_offset
         point = truncation_point(self.epochs.epochs, begin, log.max_offset, reply.epochs, reply.max_offset)
