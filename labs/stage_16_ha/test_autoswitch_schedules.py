@@ -28,7 +28,7 @@ from rocketmq_py.store.config import FlushDiskType
 
 from .autoswitch_lab import AutoSwitchLab, autoswitch_lab, ha_port, standing
 
-SECONDS = 25.0
+SECONDS = 12.0
 CLIENTS = 3
 UNKNOWN = ("FLUSH_SLAVE_TIMEOUT", "FLUSH_DISK_TIMEOUT")
 
@@ -109,7 +109,7 @@ class Schedule:
         """Do one thing after the other, for `SECONDS`."""
         end = asyncio.get_running_loop().time() + SECONDS
         while asyncio.get_running_loop().time() < end:
-            await asyncio.sleep(self._random.choice((0.01, 0.3, 1.0, 3.0, 6.0)))
+            await asyncio.sleep(self._random.choice((0.01, 0.2, 0.7, 1.5, 4.0)))
             await self._break_one()
 
     async def _break_one(self) -> None:
