@@ -58,7 +58,7 @@ class FaultProxy:
         self._open = {way: asyncio.Event() for way in BOTH}
         self._delay = (0.0, 0.0)
         self._to_drop = dict.fromkeys(BOTH, 0)
-        self._to_flip = dict.fromkeys(BOTH, 0)
+        self._to_flip: dict[Way, bytes | None] = dict.fromkeys(BOTH)
         self._refuses = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -99,15 +99,20 @@ class FaultProxy:
         """Take the next bytes away."""
         self._to_drop[way] = size
 
-    def flip(self, way: Way) -> None:
-        """Flip one bit of what comes next."""
-        self._to_flip[way] = 1
+    def flip(self, way: Way, inside: bytes = b"") -> None:
+        """Flip one bit of what comes next.
+
+        Args:
+            way: of the byte.
+            inside: the byte is one of the next occurrence of these; empty: any of the next chunk.
+        """
+        self._to_flip[way] = inside
 
     def reset(self) -> None:
         """Reset every connection (RST, not FIN); what was on its way is lost."""
         for writer in list(self._writers):
             raw = writer.get_extra_info("socket")
-            if raw is not None:
+            if raw is not None and raw.fileno() >= 0:
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
             self.counts["resets"] += 1
@@ -186,10 +191,11 @@ class FaultProxy:
             self._to_drop[way] -= dropped
             self.counts["bytes dropped"] += dropped
             data = data[dropped:]
-        if self._to_flip[way] and data:
-            self._to_flip[way] = 0
+        inside = self._to_flip[way]
+        if inside is not None and data and (start := data.find(inside)) >= 0:
+            self._to_flip[way] = None
             self.counts["bytes flipped"] += 1
-            place = self._random.randrange(len(data))
+            place = start + self._random.randrange(len(inside) or len(data))
             data = data[:place] + bytes([data[place] ^ 1 << self._random.randrange(8)]) + data[place + 1 :]
         return data
 

@@ -166,6 +166,21 @@ async def test_flow_control_keeps_to_its_limit(tmp_path: Path, environment: Envi
         assert 8.0 < loop.time() - begin < 12.0
 
 
+@pytest.mark.virtual_time
+async def test_a_log_that_is_not_in_memory_is_copied_as_well(tmp_path: Path, environment: Environment) -> None:
+    """Old bytes are read in a thread and checked there; the clients' loop never waits for the disk."""
+    sizes = {"mapped_file_size_commit_log": 65_536, "ha_transfer_batch_size": 10_007}
+    async with ha_lab(tmp_path, environment, disks=True, ha_send_all_to_empty_slave=True, **sizes) as lab:
+        await lab.send(*(random.Random(number).randbytes(3_000) for number in range(100)))
+        await lab.stop(MASTER)
+        await lab.start(MASTER, BrokerRole.ASYNC_MASTER, 0, ha_send_all_to_empty_slave=True, **sizes)
+        lab.disks[MASTER].is_cold = True
+        slave = await lab.start("slave-1", **sizes)
+        await lab.copied()
+        assert lab.log_bytes(slave) == lab.log_bytes(lab.master)
+        assert slave.get(HAClient).faults == 0
+
+
 # --- who may ask -----------------------------------------------------------------------------------------------------------
 
 

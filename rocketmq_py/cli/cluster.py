@@ -78,7 +78,7 @@ def _prepare(topology: str, folder: Path, base_port: int | None, assignments: li
     wanted = parse_assignments(assignments)
     members = lay_out(files, folder, base_port, wanted)
     if base_port == 0:
-        members = _search_ports(lambda base: lay_out(files, folder, base, wanted))
+        members = search_ports(lambda base: lay_out(files, folder, base, wanted))
     return LocalCluster.create(folder, _identity(topology), members)
 
 
@@ -90,7 +90,7 @@ def _absolute(folder: Path) -> Path:
     return folder.expanduser().resolve()
 
 
-def _search_ports(laid_out: Callable[[int], list[Member]]) -> list[Member]:
+def search_ports(laid_out: Callable[[int], list[Member]]) -> list[Member]:
     """Lay out with the first base port, from a place that differs between processes, whose ports all are free."""
     start = time.time_ns() // 1_000 % len(SEARCHED_PORTS)
     for index in range(len(SEARCHED_PORTS)):

@@ -102,6 +102,8 @@ class MemberProcess:
             process.wait()
             self.forget()
             raise
+        # From here on it is found by what is remembered; the object would complain that it is left alone.
+        process.returncode = 0
 
     def _spawn(self, command: Sequence[str]) -> tuple[subprocess.Popen[bytes], int]:
         """Return the new process, and where in the log its first line will be."""

@@ -1,0 +1,226 @@
+"""The rows of the fault matrix that a group of brokers can suffer as processes, and what each mode promises for them.
+
+A row is a function that brings a fault about, waits until it is over, and says when it was. The rows run one after the
+other on one group under load; each has to find the group well and leave it well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from labs.faults.fault_proxy import BOTH, Way
+from labs.faults.group import Group
+from labs.faults.history import Outcome
+
+#: Seconds that an ordinary fault lasts.
+LASTS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the matrix.
+
+    Attributes:
+        number: in reliability.md 2.2.
+        fault: in words.
+        inflict: brings it about and returns when it is over.
+        back_seconds: longest time from its end to the next acknowledgement.
+        gap_seconds: longest time without an acknowledgement from its beginning on; None: as long as it lasts.
+        refuses_doubt: whether sends that had no sure answer are against the promise.
+    """
+
+    number: int
+    fault: str
+    inflict: Callable[[Group], Awaitable[None]]
+    back_seconds: float
+    gap_seconds: float | None = None
+    refuses_doubt: bool = False
+
+
+async def stop_master(group: Group) -> None:
+    """Row 3: SIGTERM; a controlled group has another master soon, others wait for its return."""
+    master = await group.master()
+    await group.stop(master)
+    if group.is_controlled:
+        await group.master(other_than=master)
+    await group.start(master)
+
+
+async def kill_master(group: Group) -> None:
+    """Row 4: SIGKILL; everything acknowledged can be read from a slave meanwhile, if the master waited for it."""
+    master = await group.master()
+    await group.kill(master)
+    if group.is_controlled:
+        await group.master(other_than=master)
+    else:
+        await asyncio.sleep(LASTS)
+    await group.start(master)
+
+
+async def kill_slave(group: Group) -> None:
+    """Row 4, the other side."""
+    slave = group.slaves_of(await group.master())[0]
+    await group.kill(slave)
+    await asyncio.sleep(LASTS)
+    await group.start(slave)
+
+
+async def pause_master(group: Group) -> None:
+    """Row 5: SIGSTOP for longer than senders wait; a controlled group elects another, and the woken one obeys."""
+    master = await group.master()
+    group.pause(master)
+    try:
+        if group.is_controlled:
+            await group.master(other_than=master)
+            await asyncio.sleep(LASTS)
+        else:
+            await asyncio.sleep(LASTS)
+    finally:
+        group.resume(master)
+
+
+async def pause_slave(group: Group) -> None:
+    """Row 5: a slave that stands still for longer than `slaveTimeout`, 3 s."""
+    slave = group.slaves_of(await group.master())[0]
+    group.pause(slave)
+    try:
+        await asyncio.sleep(4.0)
+    finally:
+        group.resume(slave)
+
+
+def cut_replication(*ways: Way) -> Callable[[Group], Awaitable[None]]:
+    """Rows 19 and 21: nothing passes between master and slaves, or nothing one way."""
+
+    async def inflict(group: Group) -> None:
+        ha = group.links[await group.master()].ha
+        ha.cut(*ways)
+        await asyncio.sleep(LASTS)
+        ha.heal()
+
+    return inflict
+
+
+async def isolate_master(group: Group) -> None:
+    """Row 20: the master is cut off from everybody but some clients, which go on asking it.
+
+    The clients' own way stays open, so that an acknowledgement by the wrong master would be seen.
+    """
+    master = await group.master()
+    links = group.links[master]
+    for proxy in (links.ha, *links.out):
+        proxy.cut()
+    try:
+        await group.master(other_than=master)
+        await asyncio.sleep(LASTS)
+    finally:
+        for proxy in (links.ha, *links.out):
+            proxy.heal()
+
+
+async def delay_everything(group: Group) -> None:
+    """Row 22: 100 +- 50 ms on every link."""
+    proxies = [proxy for links in group.links.values() for proxy in links.all]
+    for proxy in proxies:
+        proxy.delay(0.1, 0.05)
+    await asyncio.sleep(3 * LASTS)
+    for proxy in proxies:
+        proxy.delay(0.0)
+
+
+async def reset_everything(group: Group) -> None:
+    """Row 23: every connection of the group is reset, three times in three seconds."""
+    for _ in range(3):
+        for links in group.links.values():
+            for proxy in links.all:
+                proxy.reset()
+        await asyncio.sleep(LASTS)
+
+
+async def half_open_replication(group: Group) -> None:
+    """Row 24: the slave is silent and its connection stays open; the master finds out within `haHousekeepingInterval`."""
+    ha = group.links[await group.master()].ha
+    before = ha.counts["connections"]
+    ha.cut()
+    await asyncio.sleep(3 * LASTS + 1)
+    ha.heal()
+    deadline = group.clock() + 20
+    while ha.counts["connections"] == before:
+        assert group.clock() < deadline, "the dead connection was not given up"
+        await asyncio.sleep(0.05)
+
+
+def spoil_replication(what: str) -> Callable[[Group], Awaitable[None]]:
+    """Bytes of the log change or go on their way to a slave: noticed, and fetched again."""
+
+    async def inflict(group: Group) -> None:
+        ha = group.links[await group.master()].ha
+        before = ha.counts["connections"]
+        if what == "flip":
+            # In a body: that is what a record's checksum covers.
+            ha.flip(Way.BACK, inside=b"x" * 30)
+        else:
+            ha.drop(Way.BACK, 7)
+        deadline = group.clock() + 20
+        while ha.counts["connections"] == before:
+            assert group.clock() < deadline, f"spoiled bytes were not noticed\n{group.said()}"
+            await asyncio.sleep(0.05)
+
+    return inflict
+
+
+async def kill_controller(group: Group) -> None:
+    """Row 26: without a controller nobody is elected, and the running master goes on."""
+    names = [member.name for member in group.cluster.members if "controller" in member.name] or ["namesrv"]
+    await group.kill(names[0])
+    began = group.clock()
+    await asyncio.sleep(3 * LASTS)
+    assert group.history.count(began)[Outcome.ACKNOWLEDGED.value], "sends depend on the controller"
+    await group.start(names[0])
+
+
+async def roll(group: Group) -> None:
+    """Row 33: every broker is stopped in order and started again, one after the other, each when the last has caught up."""
+    for name in sorted(group.links):
+        is_master = name == await group.master()
+        await group.stop(name)
+        if is_master and group.is_controlled:
+            await group.master(other_than=name)
+        await group.start(name)
+        await group.master()
+        await group.settled_under_load()
+
+
+#: Rows of a master with fixed role and one slave. The time without acknowledgements is bounded where the row says so.
+FIXED = (
+    Row(3, "master stopped in order and started", stop_master, 10),
+    Row(4, "master killed and started", kill_master, 10),
+    Row(4, "slave killed and started", kill_slave, 10),
+    Row(5, "master paused", pause_master, 2),
+    Row(5, "slave paused 4 s", pause_slave, 2),
+    Row(19, "replication cut", cut_replication(*BOTH), 5),
+    Row(21, "replication cut one way, log to slave", cut_replication(Way.BACK), 5),
+    Row(21, "replication cut one way, reports to master", cut_replication(Way.FORTH), 5),
+    Row(22, "every link 100 +- 50 ms slower", delay_everything, 5),
+    Row(23, "every connection reset, 3 times", reset_everything, 5),
+    Row(24, "replication half open", half_open_replication, 10),
+    Row(24, "a bit flipped on the way to the slave", spoil_replication("flip"), 10),
+    Row(24, "7 bytes lost on the way to the slave", spoil_replication("drop"), 10),
+    Row(33, "all brokers restarted, one after the other", roll, 10),
+)
+
+#: Rows of three replicas and a controller; `gap_seconds` is F of the matrix, with room for a machine that is busy.
+CONTROLLED = (
+    Row(3, "master stopped in order, returns", stop_master, 10, gap_seconds=12),
+    Row(4, "master killed, returns", kill_master, 10, gap_seconds=16),
+    Row(4, "slave killed, returns", kill_slave, 10, gap_seconds=16),
+    Row(5, "master paused until another is elected", pause_master, 10, gap_seconds=16),
+    Row(20, "master cut off from replicas and controller, not from its clients", isolate_master, 10, gap_seconds=16),
+    Row(22, "every link 100 +- 50 ms slower", delay_everything, 10),
+    Row(23, "every connection reset, 3 times", reset_everything, 10),
+    Row(24, "a bit flipped on the way to a slave", spoil_replication("flip"), 16),
+    Row(26, "controller killed, returns", kill_controller, 10),
+    Row(33, "all brokers restarted, one after the other", roll, 10),
+)
