@@ -130,10 +130,10 @@ class HaLab:
         self.disks[name].kill()
         await self._end(name)
 
-    async def cut_power(self, *names: str, keep: float = 0.0) -> None:
+    async def cut_power(self, *names: str, keep: float = 0.0, seed: int = 7) -> None:
         """Cut the power of brokers at the same moment; of what was not flushed a part is kept, by chance."""
         for name in names:
-            self.disks[name].crash(random.Random(7), keep=keep)
+            self.disks[name].crash(random.Random(f"{seed} {name}"), keep=keep)
         for name in names:
             await self._end(name)
 

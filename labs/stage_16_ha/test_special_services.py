@@ -241,6 +241,37 @@ async def test_progress_at_the_acting_master_is_taken_over(tmp_path: Path, envir
 
 
 @pytest.mark.virtual_time
+async def test_a_master_that_was_away_for_a_moment_delivers_nothing_twice(
+    tmp_path: Path, environment: Environment
+) -> None:
+    """Its own numbers are newer than those that its slave had copied."""
+    port = {"listen_port": 10911}
+    async with two_groups(tmp_path, environment, store={"total_replicas": 2}, **port) as (lab, slave, other):
+        store = lab.master.get(MessageStore)
+
+        async def put(body: str, properties: dict[str, str]) -> None:
+            await store.put_message(Draft(TOPIC, 0, body.encode(), properties, encode_properties(properties)))
+
+        # So that the slave has numbers to give back.
+        await put("first", {"TIMER_DELIVER_MS": str(environment.clock.wall_ms() + 2_000)})
+        await asyncio.sleep(12)
+        for number in range(6):
+            for kind, properties in (
+                ("level", {"DELAY": "2"}),
+                ("timer", {"TIMER_DELIVER_MS": str(environment.clock.wall_ms() + 5_000)}),
+            ):
+                await put(f"{kind} {number}", properties)
+        await eventually(lambda: stored(lab.master) == 13, 10)
+        await lab.copied(slave)
+        await lab.stop(MASTER)
+        await lab.start(MASTER, BrokerRole.ASYNC_MASTER, 0, config={**ACTING, **port}, total_replicas=2)
+        await asyncio.sleep(60)
+        assert stored(lab.master) + stored(other) == 13, Counter(
+            [*lab.bodies(lab.master), *lab.bodies(other)]
+        ).most_common(3)
+
+
+@pytest.mark.virtual_time
 async def test_timers_that_were_cut_off_are_taken_back(tmp_path: Path, environment: Environment) -> None:
     """A slave that gives up the end of its log forgets the timers there, and takes in what comes in their place."""
     async with ha_lab(tmp_path, environment) as lab:

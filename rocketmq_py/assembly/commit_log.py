@@ -40,15 +40,23 @@ def install(kernel: Kernel) -> None:
     kernel.provide(MessagePutter(tick, slots, put_hooks, store_config.max_message_size))
     log.observers.append(GateOfFailure(gate, tick))
 
-    # With asynchronous flush a put waits only while the flush is later than it promises to be.
+    def is_flush_waited_for() -> bool:
+        """With asynchronous flush a put waits only while the flush is later than it promises to be."""
+        return flush.is_sync or flush.is_late()
+
+    def wake_flush() -> None:
+        # A put may wait for something else, such as a slave: that is no reason to force every tick to disk.
+        if is_flush_waited_for():
+            flush.wake()
+
     flushed = Condition(
         "flushed",
         store_config.sync_flush_timeout / 1000,
         PutMessageStatus.FLUSH_DISK_TIMEOUT,
-        lambda: flush.is_sync or flush.is_late(),
+        is_flush_waited_for,
     )
     gate.conditions.append(flushed)
-    gate.on_wait.append(flush.wake)
+    gate.on_wait.append(wake_flush)
     tick.waits_until_flushed = flush.is_sync
 
     def on_flushed(offset: int) -> None:

@@ -12,7 +12,7 @@ from rocketmq_py.common.host import join_address, split_address
 from rocketmq_py.remoting.client import RemotingClient
 from rocketmq_py.store.ack import AcknowledgementGate
 from rocketmq_py.store.commit_log import CommitLog
-from rocketmq_py.store.config import MessageStoreConfig
+from rocketmq_py.store.config import BrokerRole, MessageStoreConfig
 from rocketmq_py.store.flush import FlushService
 from rocketmq_py.store.flushed_position import FlushedPosition
 from rocketmq_py.store.ha.ha_client import HAClient
@@ -102,7 +102,7 @@ def _install_slave(kernel: Kernel) -> None:
             dispatch.wake()
 
     def flushed(offset: int) -> None:
-        if flush.is_sync:
+        if flush.is_sync and store_config.broker_role is BrokerRole.SLAVE:
             dispatch.wake()
             client.report()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import os
 import tempfile
@@ -222,6 +223,15 @@ def _list_files(store: str) -> list[tuple[str, int]]:
     return sorted((name, size) for name, size in found if not name.startswith("consumequeue/") or TOPIC in name)
 
 
+def _later_chapters() -> list[Chapter]:
+    """Chapters of stages that an early slice does not have."""
+    if importlib.util.find_spec("rocketmq_py.store.ha.ha_service") is None:
+        return []
+    from rocketmq_py.cli.tour_failover import master_lost
+
+    return [("Without the master", master_lost)]
+
+
 #: The chapters, in order; a stage that adds a subsystem adds its chapter here.
 CHAPTERS: Final[Sequence[Chapter]] = (
     ("Messages", ordinary),
@@ -234,6 +244,7 @@ CHAPTERS: Final[Sequence[Chapter]] = (
     ("Transactions", undecided),
     ("Back in time", back_in_time),
     ("The files", files),
+    *_later_chapters(),
 )
 
 

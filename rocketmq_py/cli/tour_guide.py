@@ -146,10 +146,11 @@ class Guide:
         broadcasting: bool = False,
         in_order: bool = False,
         fails_once: str = "",
+        namesrv_addr: str = "",
     ) -> AsyncIterator[Inbox]:
         """Run a consumer of a group for as long as the block lasts; its listener fails once for one body."""
         config = PushConsumerConfig(
-            namesrv_addr=self.namesrv_addr,
+            namesrv_addr=namesrv_addr or self.namesrv_addr,
             instance_name=name,
             consume_from_where=ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET,
             message_model=MessageModel.BROADCASTING if broadcasting else MessageModel.CLUSTERING,

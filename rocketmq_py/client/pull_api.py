@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from rocketmq_py.client.errors import BrokerResponseError, NoBrokerError
-from rocketmq_py.client.instance import MQClientInstance
+from rocketmq_py.client.errors import BrokerResponseError, ClientError, NoBrokerError
+from rocketmq_py.client.instance import FoundBroker, MQClientInstance
 from rocketmq_py.common import properties as names
 from rocketmq_py.common import sys_flag as flags
 from rocketmq_py.common.compression import decompress
@@ -25,6 +25,7 @@ from rocketmq_py.remoting.bodies.heartbeat import CheckClientRequestBody
 from rocketmq_py.remoting.bodies.subscription import SubscriptionData, is_tag_type
 from rocketmq_py.remoting.codes import RequestCode, ResponseCode
 from rocketmq_py.remoting.command import RemotingCommand
+from rocketmq_py.remoting.errors import RemotingError
 from rocketmq_py.remoting.header import decode_header, encode_header
 from rocketmq_py.remoting.headers.pull import PullMessageRequestHeader, PullMessageResponseHeader
 from rocketmq_py.remoting.java_json import encode_body
@@ -135,14 +136,40 @@ class PullApi:
             found = self._instance.find_broker(queue.broker_name, self._suggested.get(queue, 0))
         if found is None:
             raise NoBrokerError(queue.broker_name)
-        header = self._header(request, subscription, found.is_slave)
-        code = RequestCode.LITE_PULL_MESSAGE if request.is_lite else RequestCode.PULL_MESSAGE
-        command = RemotingCommand.create_request(code, encode_header(header))
-        response = await self._instance.request(found.address, command, request.timeout)
+        try:
+            response = await self._ask(found, request, subscription)
+        except ConnectionError:
+            # Differs from RocketMQ, whose consumers find the slave of a dead master when they next look at the route,
+            # after up to 30 s: the name server knows already that the connection is gone.
+            other = await self._elsewhere(queue, found)
+            if other is None:
+                raise
+            found = other
+            response = await self._ask(found, request, subscription)
         status = _STATUSES.get(ResponseCode(response.code)) if response.code in _KNOWN_CODES else None
         if status is None:
             raise BrokerResponseError(response.code, response.remark, found.address)
         return self._result(status, request, response, subscription)
+
+    async def _ask(self, found: FoundBroker, request: PullRequest, subscription: SubscriptionData) -> RemotingCommand:
+        header = self._header(request, subscription, found.is_slave)
+        code = RequestCode.LITE_PULL_MESSAGE if request.is_lite else RequestCode.PULL_MESSAGE
+        command = RemotingCommand.create_request(code, encode_header(header))
+        return await self._instance.request(found.address, command, request.timeout)
+
+    async def _elsewhere(self, queue: MessageQueue, gone: FoundBroker) -> FoundBroker | None:
+        """Return another process that has a queue, if the name server knows one now."""
+        try:
+            route = await self._instance.fetch_route(queue.topic)
+            names_now = {data.broker_name for data in route.broker_datas if data.broker_addrs}
+            if queue.broker_name not in names_now:
+                # A broker without slaves that starts again: the queue is kept, and asked for until the broker is back.
+                return None
+            await self._instance.update_route(queue.topic)
+        except (ClientError, RemotingError):
+            return None
+        found = self._instance.find_broker(queue.broker_name, self._suggested.get(queue, 0))
+        return found if found is not None and found.address != gone.address else None
 
     async def check_expression(self, subscription: SubscriptionData) -> None:
         """Ask a broker of the topic whether it can use an SQL92 expression; tags need no asking.
