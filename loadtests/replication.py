@@ -135,10 +135,12 @@ class Sends:
 
 @dataclass(slots=True)
 class CatchUp:
-    """How one slave caught up: bytes, seconds, and what its dispatch still lacked then and later."""
+    """How one slave caught up: bytes, seconds, CPU seconds of both, and what its dispatch still lacked then and later."""
 
     size: int
     seconds: float
+    master_cpu: float
+    slave_cpu: float
     behind: int
     dispatch_seconds: float
 
@@ -152,6 +154,7 @@ def catch_up(brokers: Pair, *, wait_for_dispatch: bool) -> CatchUp:
     """Start an empty slave and wait until it has what the master had when it began."""
     target = log_end(brokers.master.port)
     slave = brokers.start_slave()
+    master_cpu, slave_cpu = brokers.master.cpu_seconds(), slave.cpu_seconds()
     # The clock runs from the first byte that arrived: the start of a process is another figure.
     begin, first, end = time.monotonic(), 0, 0
     while end < target:
@@ -162,11 +165,12 @@ def catch_up(brokers: Pair, *, wait_for_dispatch: bool) -> CatchUp:
             raise TimeoutError(f"the slave has {end} of {target} bytes after {CATCH_UP_SECONDS:.0f} s")
         time.sleep(0.02)
     seconds = time.monotonic() - begin
+    master_cpu, slave_cpu = brokers.master.cpu_seconds() - master_cpu, slave.cpu_seconds() - slave_cpu
     behind = int(runtime_info(slave.port)["dispatchBehindBytes"])
     begin = time.monotonic()
     while wait_for_dispatch and int(runtime_info(slave.port)["dispatchBehindBytes"]):
         time.sleep(0.1)
-    return CatchUp(end - first, seconds, behind, time.monotonic() - begin)
+    return CatchUp(end - first, seconds, master_cpu, slave_cpu, behind, time.monotonic() - begin)
 
 
 def measure_catch_up(sends: Sends, size: int, seconds: float) -> dict[str, float]:
@@ -194,6 +198,8 @@ def measure_catch_up(sends: Sends, size: int, seconds: float) -> dict[str, float
             thread.join()
         return {
             "idle_mb_per_second": idle.rate,
+            "idle_master_cpu_seconds": idle.master_cpu,
+            "idle_slave_cpu_seconds": idle.slave_cpu,
             "idle_behind_mb": idle.behind / 1e6,
             "idle_dispatch_seconds": idle.dispatch_seconds,
             "busy_mb_per_second": busy.rate,

@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.serial, pytest.mark.timeout(600)]
 TOPIC = "Copied"
 QUEUES = 8
 #: Messages of a run, and how many are under way at the same time.
-MANY = 60_000
+MANY = 100_000
 WINDOW = 500
 FILE_SIZE = 16 << 20
 #: An Apache slave registers 10 s after its start and asks then where its master is.
@@ -49,7 +49,6 @@ LINK_SECONDS = 90.0
 @contextlib.asynccontextmanager
 async def apache_broker(folder: Path, namesrv: str, **settings: object) -> AsyncIterator[JavaProgram]:
     """Run a broker of Apache RocketMQ as a member of `broker-a`."""
-    folder.mkdir(parents=True, exist_ok=True)
     lines = {
         "brokerClusterName": "DefaultCluster",
         "brokerName": "broker-a",
@@ -64,12 +63,17 @@ async def apache_broker(folder: Path, namesrv: str, **settings: object) -> Async
         "osPageCacheBusyTimeOutMills": 10_000,
         **settings,
     }
-    file = folder / "broker.conf"
-    file.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+    file = _write(folder / "broker.conf", lines)
     program = "org.apache.rocketmq.broker.BrokerStartup"
-    async with java(program, "-c", str(file), home=folder / "home", flags=BROKER_FLAGS) as broker:
+    async with java(program, "-c", file, home=folder / "home", flags=BROKER_FLAGS) as broker:
         await eventually(lambda: "boot success" in broker.output, seconds=BOOT_SECONDS)
         yield broker
+
+
+def _write(path: Path, lines: dict[str, object]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+    return str(path)
 
 
 @contextlib.asynccontextmanager
@@ -153,6 +157,28 @@ async def test_an_apache_slave_follows_our_master(tmp_path: Path) -> None:
     assert list(theirs) == list(ours)
     assert len(ours) > 1, "too few messages for a border between files"
     assert theirs == ours
+    assert queues_of(tmp_path / "apache" / "store") == queues_of(tmp_path / "ours")
+
+
+async def test_an_apache_slave_catches_up_with_our_master(tmp_path: Path) -> None:
+    """It comes late and empty, and gets everything in frames that are sixteen times as large as those of its own master."""
+    async with (
+        our_namesrv(tmp_path) as namesrv,
+        our_broker(
+            tmp_path / "ours", namesrv.address, BrokerRole.ASYNC_MASTER, 0, ha_send_all_to_empty_slave=True
+        ) as master,
+    ):
+        master.get(TopicConfigManager).update(
+            [TopicConfig(topic_name=TOPIC, read_queue_nums=QUEUES, write_queue_nums=QUEUES)]
+        )
+        await send_many(namesrv.address, MANY)
+        end = master.get(CommitLog).max_offset
+        async with apache_broker(
+            tmp_path / "apache", namesrv.address, brokerRole="SLAVE", brokerId=1, listenPort=free_port()
+        ):
+            await eventually(lambda: master.get(HAService).acks.largest == end, LINK_SECONDS)
+            await asyncio.sleep(2)
+    assert log_of(tmp_path / "apache" / "store", end) == log_of(tmp_path / "ours", end)
     assert queues_of(tmp_path / "apache" / "store") == queues_of(tmp_path / "ours")
 
 

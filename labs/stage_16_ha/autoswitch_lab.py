@@ -11,6 +11,7 @@ Every broker reaches the controller through a port of its own, so that one of th
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from rocketmq_py.assembly.stages import build_broker
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.broker.ha.controller.controller_client import ControllerClient
 from rocketmq_py.broker.ha.controller.replicas_manager import ReplicasManager, Standing
+from rocketmq_py.broker.registration import Registration
 from rocketmq_py.broker.topic_config import TopicConfigManager
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.record import RecordState
@@ -31,10 +33,13 @@ from rocketmq_py.controller.server import Controller
 from rocketmq_py.namesrv.config import NamesrvConfig
 from rocketmq_py.namesrv.server import Namesrv
 from rocketmq_py.remoting.bodies.topic_config import TopicConfig
+from rocketmq_py.remoting.server import RemotingServer
+from rocketmq_py.sim.file_system import SimulatedFileSystem
 from rocketmq_py.sim.loop import VirtualLoop
 from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.draft import Draft
 from rocketmq_py.store.ha.autoswitch.auto_switch_ha_service import AutoSwitchHAService
+from rocketmq_py.store.ha.ha_client import HAClient
 from rocketmq_py.store.ha.ha_service import HAService
 from rocketmq_py.store.message_store import MessageStore
 from rocketmq_py.store.put_result import PutMessageResult
@@ -61,6 +66,9 @@ class AutoSwitchLab:
         self.controller: Controller | None = None
         self.settings: dict[str, Any] = {}
         self.config: dict[str, Any] = {}
+        self.disks: dict[str, SimulatedFileSystem] = {}
+        self.has_disks = False
+        self._boots = 0
         self._ports: dict[str, int] = {}
         self._controller_ports: dict[str, int] = {}
         self._stack = stack
@@ -109,8 +117,14 @@ class AutoSwitchLab:
         factory = self.network._listeners[self.controller.port].factory
         self.network.listen(factory, "127.0.0.1", self._controller_ports[name])
 
-    async def start(self, name: str, *, environment: Environment | None = None) -> Kernel:
+    async def start(self, name: str) -> Kernel:
         """Start a broker, or one that was stopped or killed before; it has the port that it had."""
+        environment = self.environment
+        if self.has_disks:
+            if name not in self.disks:
+                self.disks[name] = SimulatedFileSystem(environment.clock)
+                self._boot(name)
+            environment = replace(environment, files=self.disks[name])
         if name not in self._controller_ports:
             number = len(self._controller_ports)
             self._controller_ports[name] = 19_000 + number
@@ -138,7 +152,7 @@ class AutoSwitchLab:
                 **self.settings,
             },
         )
-        kernel = build_broker(config, store_config, environment or self.environment)
+        kernel = build_broker(config, store_config, environment)
         client = kernel.get(ControllerClient)
         ask_leader = client._ask_leader
 
@@ -155,6 +169,41 @@ class AutoSwitchLab:
     async def stop(self, name: str) -> None:
         """Stop a broker in order."""
         await self.brokers.pop(name).stop()
+
+    def _boot(self, name: str) -> None:
+        self._boots += 1
+        self.disks[name].write_file("/proc/sys/kernel/random/boot_id", f"boot-{self._boots}\n".encode())
+
+    async def kill(self, name: str) -> None:
+        """End a broker at once, as SIGKILL does; what it has written is there."""
+        self.disks[name].kill()
+        await self._end(name)
+
+    async def cut_power(self, name: str, rng: random.Random) -> None:
+        """Cut the power: of what was not flushed each sector is there or not."""
+        self.disks[name].crash(rng)
+        await self._end(name)
+        self._boot(name)
+
+    async def _end(self, name: str) -> None:
+        """Let nothing more come from a broker whose disk is gone."""
+        kernel = self.brokers.pop(name)
+        manager = kernel.get(ReplicasManager)
+        manager.lease.revoke()
+        manager.standing = Standing.UNKNOWN
+        kernel.get(HAService).close_connections("it was killed")
+        link = kernel.get(HAClient).link
+        if link is not None:
+            link.close("it was killed")
+        for connection in kernel.get(RemotingServer).connections:
+            connection.abort("it was killed")
+        registration = kernel.get(Registration)
+
+        async def say_nothing(address: str) -> None:
+            pass
+
+        registration._unregister = say_nothing  # type: ignore[method-assign]
+        await kernel.stop()
 
     def cut_from_controller(self, name: str) -> None:
         """Hold back everything between a broker and the controller."""
@@ -223,19 +272,17 @@ class AutoSwitchLab:
             if check.state is RecordState.VALID and check.record is not None and check.record.topic == TOPIC.encode()
         ]
 
-    def read(self, kernel: Kernel, queue_id: int = 0) -> list[str]:
-        """Return the bodies that a consumer of one queue would see."""
+    def read(self, kernel: Kernel, queue_id: int = 0, start: int = 0) -> list[str]:
+        """Return the bodies that a consumer of one queue would see, from a queue offset on."""
         store, found = kernel.get(MessageStore), []
-        for offset in range(store.min_offset(TOPIC, queue_id), store.max_offset(TOPIC, queue_id)):
+        for offset in range(max(store.min_offset(TOPIC, queue_id), start), store.max_offset(TOPIC, queue_id)):
             queue = store.queues.find(TOPIC, queue_id)
             assert queue is not None
             unit = queue.unit(offset)
             assert unit is not None
-            [record] = [check.record for place, check in kernel.get(CommitLog).scan(unit[0]) if place == unit[0]] or [
-                None
-            ]
-            assert record is not None and record.queue_offset == offset
-            found.append(record.body.decode())
+            _, check = next(kernel.get(CommitLog).scan(unit[0]))
+            assert check.record is not None and check.record.queue_offset == offset
+            found.append(check.record.body.decode())
         return found
 
     async def equal(self, *kernels: Kernel, seconds: float = 30) -> None:
@@ -284,6 +331,7 @@ async def autoswitch_lab(
     environment: Environment,
     *,
     brokers: int = 3,
+    has_disks: bool = False,
     config: dict[str, Any] | None = None,
     controller: dict[str, Any] | None = None,
     **store_settings: Any,
@@ -294,12 +342,14 @@ async def autoswitch_lab(
         folder: where all files go.
         environment: of everybody.
         brokers: how many.
+        has_disks: whether every broker has a simulated disk of its own, so that it can be killed.
         config: changes to the settings of every broker.
         controller: changes to the controller's.
         store_settings: changes to the settings of every store.
     """
     async with AsyncExitStack() as stack:
         lab = AutoSwitchLab(folder, environment, stack)
+        lab.has_disks = has_disks
         lab.config, lab.settings = config or {}, store_settings
         await lab.start_namesrv()
         await lab.start_controller(**(controller or {}))

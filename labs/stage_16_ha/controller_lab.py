@@ -101,20 +101,21 @@ class LabBroker:
         )
         assert offered.code == 0, offered
         self.broker_id = int(offered.ext_fields["nextBrokerId"])
-        applied = await self.ask(
-            RequestCode.CONTROLLER_APPLY_BROKER_ID,
-            headers.ApplyBrokerIdRequestHeader(
-                cluster_name=CLUSTER,
-                broker_name=GROUP,
-                applied_broker_id=self.broker_id,
-                register_check_code=f"{self.address};1700000000000",
-            ),
-            at=at,
-        )
+        applied = await self.apply_id(self.broker_id, at=at)
         assert applied.code == 0, applied
         registered = await self.register(at=at)
         assert registered.code == 0, registered
         return self.broker_id
+
+    async def apply_id(self, broker_id: int, *, at: Controller | None = None) -> RemotingCommand:
+        """Apply for an id (1013)."""
+        header = headers.ApplyBrokerIdRequestHeader(
+            cluster_name=CLUSTER,
+            broker_name=GROUP,
+            applied_broker_id=broker_id,
+            register_check_code=f"{self.address};1700000000000",
+        )
+        return await self.ask(RequestCode.CONTROLLER_APPLY_BROKER_ID, header, at=at)
 
     async def register(self, *, at: Controller | None = None) -> RemotingCommand:
         """Register (1003)."""
@@ -181,6 +182,10 @@ class ControllerLab:
         await broker.server.serve()
         self._stack.push_async_callback(broker.stop)
         return broker
+
+    def defer(self, stop: Callable[[], Awaitable[None]]) -> None:
+        """Stop something with the lab."""
+        self._stack.push_async_callback(stop)
 
     @property
     def group(self) -> BrokerGroup:

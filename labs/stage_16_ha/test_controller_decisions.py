@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from rocketmq_py.controller.broker_group import BrokerGroups, MasterElected, SyncStateSetAltered
-from rocketmq_py.controller.elect_policy import BrokerProgress
+from rocketmq_py.controller.elect_policy import BrokerProgress, choose
 from rocketmq_py.controller.replicas_info import ControllerResult, ReplicasInfoManager
 from rocketmq_py.remoting.bodies.controller import ElectMasterResponseBody, SyncStateSet
 from rocketmq_py.remoting.codes import ResponseCode
@@ -230,6 +230,16 @@ def test_among_the_living_the_order_is_epoch_then_log_then_priority_then_id():
     assert chosen(b2=BrokerProgress(1, 900, 1), b3=BrokerProgress(1, 901, 9), b4=BrokerProgress(1, 1, 0)) == 3
     assert chosen(b2=BrokerProgress(1, 900, 7), b3=BrokerProgress(1, 900, 8), b4=BrokerProgress(1, 900, 6)) == 4
     assert chosen() == 2
+
+
+def test_the_old_master_stays_if_it_may_and_nobody_else_is_named():
+    progress = {1: BrokerProgress(1, 1), 2: BrokerProgress(2, 2)}
+    assert choose([[1, 2]], [1, 2], progress, old_master=1, designated=None) == 1
+    assert choose([[1, 2]], [1, 2], progress, old_master=1, designated=1) == 1
+    assert choose([[1, 2]], [1, 2], progress, old_master=1, designated=2) == 2
+    assert choose([[1, 2]], [2], progress, old_master=1, designated=None) == 2
+    assert choose([[1], [1, 2]], [2], progress, old_master=1, designated=None) == 2
+    assert choose([[1]], [2], progress, old_master=1, designated=None) is None
 
 
 def test_an_operator_names_a_replica_in_sync_or_gets_nothing():

@@ -85,6 +85,22 @@ async def test_commands_come_back_in_order_and_the_journal_stays_small():
     await again.stop()
 
 
+async def test_a_crash_between_snapshot_and_journal_applies_nothing_twice():
+    disk = SimulatedFileSystem()
+    consensus, words = await started(disk, compact_size=100)
+    disk.faults.append(Fault("rename", "journal.tmp"))
+    said = 0
+    with pytest.raises(OSError):
+        while True:
+            await consensus.propose(b"w%d" % said)
+            said += 1
+    assert disk.exists(f"{FOLDER}/snapshot") and disk.stat(f"{FOLDER}/journal").size > 0
+    disk.crash(random.Random(1))
+    again, found = await started(disk)
+    assert found.words == words.words == [b"w%d" % number for number in range(said + 1)]
+    await again.stop()
+
+
 async def test_a_failed_fsync_ends_the_lead_for_good():
     disk = SimulatedFileSystem()
     consensus, words = await started(disk)

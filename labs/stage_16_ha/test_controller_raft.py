@@ -354,3 +354,47 @@ def test_a_late_answer_of_an_old_term_commits_nothing():
     assert core.commit_index == before
     core.receive(peer, AppendAnswer(core.term, True, core.log.last_index), world.now)
     assert core.commit_index == before + 1
+
+
+def test_entries_of_an_earlier_term_are_committed_only_with_one_of_the_own_term():
+    """The trap of figure 8 in the paper: more than half have an old entry, and it can still be replaced."""
+    world = World(5)
+    core = world.nodes["n0"].core
+    assert core is not None
+    core.receive("n1", Append(2, 0, 0, [Entry(2, b"old")], 0), 1.0)
+    world.nodes["n0"].work()
+    core.tick(10.0)
+    for is_trial in (True, False):
+        core.receive("n1", VoteAnswer(3, True, is_trial), 10.0)
+    assert core.role is Role.LEADER and core.term == 3 and core.log.last_index == 2
+    world.nodes["n0"].work()
+    core.receive("n1", AppendAnswer(3, True, 1), 10.1)
+    assert core.commit_index == 0, "an old entry on two of three disks was called committed"
+    core.receive("n1", AppendAnswer(3, True, 2), 10.2)
+    assert core.commit_index == 2
+
+
+def test_a_leader_counts_its_own_disk_only_when_the_entry_is_on_it():
+    world = World(6)
+    leader = leader_of(world)
+    core = leader.core
+    assert core is not None
+    before = core.commit_index
+    index, term = core.propose(b"not on disk yet")
+    core.receive(core.peers[0], AppendAnswer(term, True, index), world.now)
+    assert core.commit_index == before
+    leader.work()
+    assert core.commit_index == index
+
+
+def test_a_state_that_is_older_than_the_log_does_not_cut_it():
+    world = World(8)
+    node = world.nodes["n1"]
+    assert node.core is not None
+    entries = [Entry(1, b"c%d" % number) for number in range(5)]
+    node.core.receive("n0", Append(1, 0, 0, entries, 1), 1.0)
+    node.work()
+    node.core.receive("n0", Install(1, 3, 1, b"c0,c1,c2"), 1.1)
+    node.work()
+    assert node.core.log.last_index == 5, "entries that were reported to be on disk are gone"
+    assert node.applied == [b"c0", b"c1", b"c2"]

@@ -5,9 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import Counter
 
+import msgspec
 import pytest
 
+from rocketmq_py.controller.journal import split_frames
+from rocketmq_py.controller.raft.log import SnapshotKept, VoteKept, decode_records
+from rocketmq_py.controller.raft.messages import AppendAnswer, Vote, VoteAnswer, decode
+from rocketmq_py.controller.raft.node import Outbox
 from rocketmq_py.controller.server import Controller
 from rocketmq_py.remoting.codes import RequestCode, ResponseCode
 from rocketmq_py.remoting.command import RemotingCommand
@@ -335,3 +341,132 @@ async def test_after_a_power_cut_of_all_three_everything_that_was_confirmed_is_t
         lab.controllers.clear()
         again = await leader_of(await start_all())
         assert again.manager.machine.snapshot() == confirmed
+
+
+async def test_whenever_the_power_of_one_after_the_other_goes_no_confirmed_change_is_lost(tmp_path):
+    """Power cuts of single controllers at odd moments, with a small journal that is replaced by snapshots meanwhile."""
+    disks = [SimulatedFileSystem() for _ in range(3)]
+    async with controller_lab_in(tmp_path, simulated_environment()) as lab:
+        running: list[Controller] = []
+        for number, disk in enumerate(disks):
+            lab.environment = simulated_environment(number, disk)
+            running.append(await start_one(lab, number, controller_store_path="/store"))
+        rng = random.Random(7)
+        broker = await lab.broker(21_001)
+        confirmed = 0
+        for round_number in range(12):
+            for controller in running:
+                controller.consensus._compact_size = 2_000
+            leader = await leader_of(running, 10)
+            if not broker.broker_id:
+                await broker.join(at=leader)
+            for step in range(rng.randint(1, 12)):
+                broker.address = f"10.0.{round_number}.{step}:10911"
+                answer = await broker.register(at=leader)
+                assert answer.code == 0, answer
+                confirmed += 1
+            # In the middle of one more change, so that disk and network are at work.
+            broker_address, broker.address = broker.address, "10.9.9.9:1"
+            under_way = asyncio.get_running_loop().create_task(broker.register(at=leader))
+            await asyncio.sleep(rng.choice([0, 0.0001, 0.0002, 0.0004, 0.001]))
+            victim = rng.randrange(3)
+            disks[victim].crash(rng)
+            with contextlib.suppress(OSError):
+                await running[victim].stop()
+            await asyncio.gather(under_way, return_exceptions=True)
+            broker.address = broker_address
+            await asyncio.sleep(rng.choice([0, 0.5, 3]))
+            lab.environment = simulated_environment(100 + round_number, disks[victim])
+            running[victim] = await start_one(lab, victim, controller_store_path="/store")
+
+            leader = await leader_of(running, 10)
+            group = leader.manager.machine.state.find(GROUP)
+            assert group is not None
+            assert group.address_of(1) in (broker.address, "10.9.9.9:1"), f"round {round_number}: a change was lost"
+        await eventually(lambda: len({c.manager.machine.snapshot() for c in running}) == 1)
+        assert confirmed > 40
+        assert any(disk.exists(f"/store/controller-n{n}/snapshot") for n, disk in enumerate(disks))
+
+
+class _Disk:
+    """What the journal of one controller says, read back from its file."""
+
+    def __init__(self, disk: SimulatedFileSystem, number: int) -> None:
+        self._disk = disk
+        self._folder = f"/store/controller-n{number}"
+
+    def read(self) -> tuple[int, str | None, int]:
+        """Return the term, the vote and the last entry's index."""
+        term, voted_for, last = 0, None, 0
+        if self._disk.exists(f"{self._folder}/snapshot"):
+            [payload] = split_frames(self._disk.read_file(f"{self._folder}/snapshot"), "snapshot")[0]
+            last = msgspec.msgpack.decode(payload, type=SnapshotKept).index
+        for payload in split_frames(self._disk.read_file(f"{self._folder}/journal"), "journal")[0]:
+            for record in decode_records(payload):
+                if isinstance(record, VoteKept):
+                    term, voted_for = record.term, record.voted_for
+                else:
+                    last = record.first + len(record.entries) - 1
+        return term, voted_for, last
+
+
+async def test_nothing_is_said_before_it_is_on_disk_and_a_new_leader_has_applied_everything(tmp_path, monkeypatch):
+    """Every vote and every confirmation is compared with the sender's file in the moment when it is said."""
+    disks = [SimulatedFileSystem() for _ in range(3)]
+    said = Counter()
+    put = Outbox.put
+
+    def look_and_put(outbox: Outbox, body: bytes) -> None:
+        envelope = decode(body)
+        term, voted_for, last = _Disk(disks[int(envelope.sender[1])], int(envelope.sender[1])).read()
+        message = envelope.message
+        if isinstance(message, VoteAnswer) and message.is_granted and not message.is_trial:
+            assert (term, voted_for) == (message.term, envelope.receiver), "a vote was told before it was kept"
+            said["votes"] += 1
+        if isinstance(message, Vote) and not message.is_trial:
+            assert (term, voted_for) == (message.term, envelope.sender), "its own vote was not kept"
+        if isinstance(message, AppendAnswer) and message.is_accepted:
+            assert message.index <= last and term >= message.term, "entries were confirmed before they were kept"
+            said["confirmations"] += 1
+        put(outbox, body)
+
+    monkeypatch.setattr(Outbox, "put", look_and_put)
+    async with controller_lab_in(tmp_path, simulated_environment()) as lab:
+        running = []
+        for number, disk in enumerate(disks):
+            lab.environment = simulated_environment(number, disk)
+            controller = await start_one(lab, number, controller_store_path="/store")
+            controller.consensus.on_leadership.append(
+                lambda is_leader, consensus=controller.consensus: said.update(
+                    ["too early" if is_leader and consensus._applied < consensus.core.term_start else "in time"]
+                )
+            )
+            running.append(controller)
+        leader = await leader_of(running)
+        lab.controllers = [leader]
+        away = next(controller for controller in running if controller is not leader)
+        number = running.index(away)
+        await away.stop()
+        await two_in_sync(lab)
+        leader.consensus._compact_size = 1
+        broker = await lab.broker(21_003)
+        await broker.join()
+        assert disks[running.index(leader)].exists(f"/store/controller-n{running.index(leader)}/snapshot")
+
+        lab.environment = simulated_environment(9, disks[number])
+        back = await start_one(lab, number, controller_store_path="/store")
+        await eventually(lambda: back.manager.machine.snapshot() == leader.manager.machine.snapshot())
+        assert _Disk(disks[number], number).read()[0] == leader.consensus.core.term, (
+            "the term went with the old journal"
+        )
+
+        running[number] = back
+        lab.controllers = [await _without(leader, running)]
+        assert (await broker.register()).code == 0
+    assert said["votes"] >= 2 and said["confirmations"] > 10 and not said["too early"], said
+
+
+async def _without(leader: Controller, running: list[Controller]) -> Controller:
+    """Stop the leader, and return the next one."""
+    await leader.stop()
+    return await leader_of([controller for controller in running if controller is not leader])

@@ -197,10 +197,14 @@ async def test_offsets_flow_back_when_the_master_returns(tmp_path: Path, environ
             await asyncio.sleep(10)
             read = sum(slave.get(ConsumerOffsetManager).query_all(GROUP, TOPIC).values())
             assert read == 100, "The progress is kept at the slave while there is no master"
+            pulls = Pulls(slave)
             await restart_master(lab, **MASTER_PORT)
             offsets = lab.master.get(ConsumerOffsetManager)
             assert not offsets.query_all(GROUP, TOPIC)
             await asyncio.sleep(40)
+            assert pulls.count < 400, (
+                f"{pulls.count} pulls in 40 s: a reader that does not know the master yet comes back at once"
+            )
             assert sum(offsets.query_all(GROUP, TOPIC).values()) == 100
         async with Reader(lab, name="later") as later:
             await lab.send("new")

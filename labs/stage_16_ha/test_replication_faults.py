@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import random
 import struct
@@ -13,6 +14,8 @@ import pytest
 
 from rocketmq_py.client.send_result import SendStatus
 from rocketmq_py.common.environment import Environment
+from rocketmq_py.common.errors import ConfigError
+from rocketmq_py.sim.file_system import Fault
 from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.config import BrokerRole
 from rocketmq_py.store.flush import FlushService
@@ -161,6 +164,21 @@ async def test_flow_control_keeps_to_its_limit(tmp_path: Path, environment: Envi
         await lab.start("slave-1")
         await lab.copied()
         assert 8.0 < loop.time() - begin < 12.0
+
+
+@pytest.mark.virtual_time
+async def test_a_log_that_is_not_in_memory_is_copied_as_well(tmp_path: Path, environment: Environment) -> None:
+    """Old bytes are read in a thread and checked there; the clients' loop never waits for the disk."""
+    sizes = {"mapped_file_size_commit_log": 65_536, "ha_transfer_batch_size": 10_007}
+    async with ha_lab(tmp_path, environment, disks=True, ha_send_all_to_empty_slave=True, **sizes) as lab:
+        await lab.send(*(random.Random(number).randbytes(3_000) for number in range(100)))
+        await lab.stop(MASTER)
+        await lab.start(MASTER, BrokerRole.ASYNC_MASTER, 0, ha_send_all_to_empty_slave=True, **sizes)
+        lab.disks[MASTER].is_cold = True
+        slave = await lab.start("slave-1", **sizes)
+        await lab.copied()
+        assert lab.log_bytes(slave) == lab.log_bytes(lab.master)
+        assert slave.get(HAClient).faults == 0
 
 
 # --- who may ask -----------------------------------------------------------------------------------------------------------
@@ -332,3 +350,68 @@ async def test_a_slave_that_has_what_its_master_lost_is_not_made_a_mixture(
             await asyncio.sleep(3)
         assert lab.log_bytes(slave) == before
         assert "set" in caplog.text and "aside" in caplog.text
+
+
+# --- disks --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.virtual_time
+async def test_a_slave_without_space_goes_on_when_there_is_some_again(tmp_path: Path, environment: Environment) -> None:
+    """The master goes on meanwhile; nobody has to start anything again."""
+    async with ha_lab(tmp_path, environment, disks=True, mapped_file_size_commit_log=65_536) as lab:
+        slave = await lab.start("slave-1", mapped_file_size_commit_log=65_536)
+        await lab.linked()
+        await lab.send("one")
+        await lab.copied()
+        disk = lab.disks["slave-1"]
+        full = Fault("allocate", path_part="commitlog", code=errno.ENOSPC, times=-1)
+        disk.faults.append(full)
+        results = await lab.send(*(random.Random(number).randbytes(3_000) for number in range(100)))
+        assert {result.status for result in results} == {SendStatus.SEND_OK}
+        await asyncio.sleep(5)
+        assert slave.get(CommitLog).max_offset < lab.master.get(CommitLog).max_offset
+        assert slave.get(CommitLog).is_writable
+        disk.faults.remove(full)
+        await lab.copied()
+        assert lab.log_bytes(slave) == lab.log_bytes(lab.master)
+
+
+@pytest.mark.virtual_time
+async def test_a_slave_whose_log_failed_confirms_nothing_more(tmp_path: Path, environment: Environment) -> None:
+    async with ha_lab(tmp_path, environment, disks=True, slaves=1, **SYNC) as lab:
+        [slave] = lab.slaves
+        assert [answer.status for answer in await lab.send("one")] == [SendStatus.SEND_OK]
+        lab.disks["slave-1"].faults.append(Fault("pwrite", path_part="commitlog"))
+        assert [answer.status for answer in await lab.send("two", "three")] == [SendStatus.FLUSH_SLAVE_TIMEOUT] * 2
+        assert not slave.get(CommitLog).is_writable
+        assert slave.get(HAClient).link is None
+        assert not lab.master.get(HAService).connections
+
+
+@pytest.mark.virtual_time
+async def test_a_master_that_stops_in_order_leaves_nothing_behind(tmp_path: Path, environment: Environment) -> None:
+    """What was acknowledged without waiting reaches the slave before the link is closed."""
+    async with ha_lab(tmp_path, environment, slaves=1, ha_transfer_batch_size=1_000) as lab:
+        [slave] = lab.slaves
+        await lab.send(*(random.Random(number).randbytes(3_000) for number in range(50)))
+        expected = lab.log_bytes(lab.master)
+        await lab.stop(MASTER)
+        assert lab.log_bytes(slave) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"in_sync_replicas": 3, "total_replicas": 2}, "inSyncReplicas=3 is more than totalReplicas=2"),
+        ({"in_sync_replicas": 2, "min_in_sync_replicas": 3}, "minInSyncReplicas=3 is more than inSyncReplicas=2"),
+        ({"in_sync_replicas": 0}, "inSyncReplicas=0"),
+        ({"ha_master_address": "nowhere"}, "haMasterAddress"),
+    ],
+)
+@pytest.mark.virtual_time
+async def test_settings_that_contradict_each_other_are_refused(
+    tmp_path: Path, environment: Environment, settings: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        async with ha_lab(tmp_path, environment, **settings):
+            pass

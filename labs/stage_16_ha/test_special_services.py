@@ -17,6 +17,7 @@ from rocketmq_py.broker.ha.escape_bridge import EscapeBridge
 from rocketmq_py.broker.ha.member_group import MemberGroup
 from rocketmq_py.broker.ha.pre_online import BrokerPreOnlineService
 from rocketmq_py.broker.ha.special_services import SpecialServices
+from rocketmq_py.broker.schedule.delay_offsets import DelayOffsetManager
 from rocketmq_py.broker.topic_config import TopicConfigManager
 from rocketmq_py.client.errors import ClientError
 from rocketmq_py.client.orderly import ConsumeOrderlyContext, InOrder
@@ -24,9 +25,11 @@ from rocketmq_py.client.transaction_listener import LocalTransactionState
 from rocketmq_py.client.transaction_producer import TransactionProducer
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.message import Message, MessageExt
+from rocketmq_py.common.properties import encode_properties
 from rocketmq_py.common.topic import TIMER_TOPIC, TRANS_HALF_TOPIC
 from rocketmq_py.remoting.bodies.topic_config import TopicConfig
 from rocketmq_py.store.config import BrokerRole
+from rocketmq_py.store.draft import Draft
 from rocketmq_py.store.message_store import MessageStore
 from rocketmq_py.store.timer.timer_message_store import TimerMessageStore
 from rocketmq_py.testing.eventually import eventually
@@ -48,12 +51,15 @@ def stored(broker: Kernel, topic: str = TOPIC) -> int:
 
 @asynccontextmanager
 async def two_groups(
-    folder: Path, environment: Environment, **config: Any
+    folder: Path, environment: Environment, store: dict[str, Any] | None = None, **config: Any
 ) -> AsyncIterator[tuple[HaLab, Kernel, Kernel]]:
     """A master with a slave, and a master of another name that has the topic as well."""
     settings = {**ACTING, **config}
-    async with ha_lab(folder, environment, slaves=1, config=settings) as lab:
-        other = await lab.start("other", BrokerRole.ASYNC_MASTER, 0, config={**settings, "broker_name": "broker-b"})
+    others = {**settings, "listen_port": 0}
+    async with ha_lab(folder, environment, config=settings, **(store or {})) as lab:
+        await lab.start("slave-1", config=others, **(store or {}))
+        await lab.linked()
+        other = await lab.start("other", BrokerRole.ASYNC_MASTER, 0, config={**others, "broker_name": "broker-b"})
         other.get(TopicConfigManager).update([TopicConfig(topic_name=TOPIC, read_queue_nums=4, write_queue_nums=4)])
         await asyncio.sleep(1)
         yield lab, lab.brokers["slave-1"], other
@@ -74,7 +80,7 @@ async def test_a_slave_delivers_nothing(tmp_path: Path, environment: Environment
         assert stored(slave) == 1, "What the master delivered is copied"
         assert lab.master.get(SpecialServices).is_running and not slave.get(SpecialServices).is_running
         await lab.stop(MASTER)
-        await asyncio.sleep(3600)
+        await asyncio.sleep(600)
         assert stored(slave) == 1, "A slave has delivered, into a log that is a copy"
         assert not slave.get(SpecialServices).is_running
 
@@ -119,7 +125,7 @@ async def test_without_the_bridge_an_acting_master_keeps_what_is_due(tmp_path: P
         await lab.copied()
         await asyncio.sleep(12)
         await lab.stop(MASTER)
-        await asyncio.sleep(120)
+        await asyncio.sleep(75)
         assert slave.get(SpecialServices).is_running and stored(slave) == 0
         await lab.start(MASTER, BrokerRole.ASYNC_MASTER, 0, config={**settings, **port}, total_replicas=2)
         await eventually(lambda: stored(lab.master) == 2, 60)
@@ -161,6 +167,108 @@ async def test_a_returning_master_takes_over_before_it_shows_itself(tmp_path: Pa
             await asyncio.sleep(120)
             assert len(reader.got) == 18, sorted(reader.bodies - Counter(list(reader.bodies)))
         assert lab.master.get(SpecialServices).is_running and not slave.get(SpecialServices).is_running
+
+
+@pytest.mark.virtual_time
+async def test_what_is_due_while_the_master_returns_is_delivered_once(tmp_path: Path, environment: Environment) -> None:
+    """Something is due ten times a second, at the acting master and then at the master."""
+    port = {"listen_port": 10911}
+    async with two_groups(tmp_path, environment, store={"total_replicas": 2}, **port) as (lab, slave, other):
+        await asyncio.sleep(12)
+        store = lab.master.get(MessageStore)
+        for number in range(300):
+            properties = {"DELAY": "5"}
+            draft = Draft(TOPIC, number % 4, f"{number}".encode(), properties, encode_properties(properties))
+            await store.put_message(draft)
+            await asyncio.sleep(0.1)
+        await lab.copied(slave)
+        await asyncio.sleep(10)
+        await lab.stop(MASTER)
+        await asyncio.sleep(33)
+        assert stored(other) > 50, "The acting master has begun"
+        config = {**ACTING, **port}
+        await lab.start(MASTER, BrokerRole.ASYNC_MASTER, 0, config=config, total_replicas=2)
+        await asyncio.sleep(60)
+        delivered = Counter([*lab.bodies(lab.master), *lab.bodies(other)])
+        assert stored(other) < 250, "The master has delivered the rest"
+        assert len(delivered) == 300 and set(delivered.values()) == {1}, delivered.most_common(5)
+
+
+@pytest.mark.virtual_time
+async def test_what_only_the_dead_master_had_delivered_is_delivered_again(
+    tmp_path: Path, environment: Environment
+) -> None:
+    """The slave has the message that waited and the progress, and not what was delivered: it cannot skip it."""
+    async with two_groups(tmp_path, environment) as (lab, slave, other):
+        await asyncio.sleep(12)
+        properties = {"DELAY": "3"}
+        await lab.master.get(MessageStore).put_message(
+            Draft(TOPIC, 0, b"once", properties, encode_properties(properties))
+        )
+        await lab.copied(slave)
+        asyncio.get_running_loop().network.cut(lab.ha_port)  # type: ignore[attr-defined]
+        await asyncio.sleep(25)
+        assert stored(lab.master) == 1 and stored(slave) == 0
+        assert slave.get(DelayOffsetManager).get(3) == 1, "The progress was copied"
+        await lab.stop(MASTER)
+        await asyncio.sleep(10)
+        assert stored(other) == 1, "It is in the log of a dead broker only"
+
+
+@pytest.mark.virtual_time
+async def test_progress_at_the_acting_master_is_taken_over(tmp_path: Path, environment: Environment) -> None:
+    """A consumer that ended while the master was away: its next run goes on where it was."""
+    port = {"listen_port": 10911}
+    async with two_groups(tmp_path, environment, store={"total_replicas": 2}, **port) as (lab, slave, _):
+        await asyncio.sleep(12)
+        store = lab.master.get(MessageStore)
+        for number in range(20):
+            await store.put_message(Draft(TOPIC, number % 4, f"{number}".encode()))
+        async with Reader(lab) as reader:
+            await eventually(lambda: len(reader.got) == 20, 60)
+        await asyncio.sleep(12)
+        for number in range(20):
+            await store.put_message(Draft(TOPIC, number % 4, f"{20 + number}".encode()))
+        await lab.copied(slave)
+        await lab.stop(MASTER)
+        async with Reader(lab, name="second") as reader:
+            await eventually(lambda: len(reader.got) == 20, 60)
+        await lab.start(MASTER, BrokerRole.ASYNC_MASTER, 0, config={**ACTING, **port}, total_replicas=2)
+        await eventually(lambda: not lab.master.get(BrokerPreOnlineService).is_isolated, 10)
+        async with Reader(lab, name="later") as later:
+            await asyncio.sleep(60)
+            assert not later.got, f"{len(later.got)} messages were read a second time"
+
+
+@pytest.mark.virtual_time
+async def test_a_master_that_was_away_for_a_moment_delivers_nothing_twice(
+    tmp_path: Path, environment: Environment
+) -> None:
+    """Its own numbers are newer than those that its slave had copied."""
+    port = {"listen_port": 10911}
+    async with two_groups(tmp_path, environment, store={"total_replicas": 2}, **port) as (lab, slave, other):
+        store = lab.master.get(MessageStore)
+
+        async def put(body: str, properties: dict[str, str]) -> None:
+            await store.put_message(Draft(TOPIC, 0, body.encode(), properties, encode_properties(properties)))
+
+        # So that the slave has numbers to give back.
+        await put("first", {"TIMER_DELIVER_MS": str(environment.clock.wall_ms() + 2_000)})
+        await asyncio.sleep(12)
+        for number in range(6):
+            for kind, properties in (
+                ("level", {"DELAY": "2"}),
+                ("timer", {"TIMER_DELIVER_MS": str(environment.clock.wall_ms() + 5_000)}),
+            ):
+                await put(f"{kind} {number}", properties)
+        await eventually(lambda: stored(lab.master) == 13, 10)
+        await lab.copied(slave)
+        await lab.stop(MASTER)
+        await lab.start(MASTER, BrokerRole.ASYNC_MASTER, 0, config={**ACTING, **port}, total_replicas=2)
+        await asyncio.sleep(60)
+        assert stored(lab.master) + stored(other) == 13, Counter(
+            [*lab.bodies(lab.master), *lab.bodies(other)]
+        ).most_common(3)
 
 
 @pytest.mark.virtual_time

@@ -40,7 +40,9 @@ from rocketmq_py.store.ha.ha_service import HAService
 from rocketmq_py.store.ha.replica_wait import ReplicaWait
 from rocketmq_py.store.ha.slave_dispatch import SlaveDispatch
 from rocketmq_py.store.message_store import MessageStore
+from rocketmq_py.store.recovery import Recovery
 from rocketmq_py.store.tick import Tick
+from rocketmq_py.store.timer.timer_message_store import TimerMessageStore
 
 logger = logging.getLogger(__name__)
 
@@ -80,13 +82,16 @@ def _install_replication(kernel: Kernel) -> AutoSwitchHAService:
             kernel.get(Bookkeeping),
         )
     )
+    checkpoint = kernel.get(StoreCheckpoint)
+    kernel.get(Recovery).dispatch_limit = lambda end: min(end, checkpoint.confirm_physical_offset)
+    cut.derived.append(kernel.get(TimerMessageStore).truncated)
     epochs = kernel.provide(EpochFile(environment.files, config.root_dir))
     replication = kernel.provide(
         AutoSwitchHAService(
             config,
             environment,
             store,
-            kernel.get(StoreCheckpoint),
+            checkpoint,
             epochs,
             kernel.get(HAService),
             kernel.get(HAClient),
@@ -126,7 +131,7 @@ def _install_manager(kernel: Kernel, replication: AutoSwitchHAService) -> None:
     ControllerModeProcessor(config, manager, replication).register(kernel.get(Processors))
     kernel.get(AcknowledgementGate).fence = lambda: not manager.may_acknowledge()
     others_may = registration.may_register
-    registration.may_register = lambda: others_may() and manager.standing is not Standing.UNKNOWN
+    registration.may_register = lambda: others_may() and manager.info is not None
     services = kernel.get(SpecialServices)
     manager.before_slave.append(services.pause)
 

@@ -7,26 +7,44 @@ from rocketmq_py.broker.ha.broker_role import BrokerRoles, Master
 from rocketmq_py.broker.ha.slave_trust import SlaveTrust
 from rocketmq_py.broker.registration import Registration
 from rocketmq_py.broker.runtime_info import RuntimeInfo
-from rocketmq_py.common.host import join_address
+from rocketmq_py.common.errors import ConfigError, InvalidInputError
+from rocketmq_py.common.host import join_address, split_address
 from rocketmq_py.remoting.client import RemotingClient
 from rocketmq_py.store.ack import AcknowledgementGate
 from rocketmq_py.store.commit_log import CommitLog
+from rocketmq_py.store.config import BrokerRole, MessageStoreConfig
 from rocketmq_py.store.flush import FlushService
 from rocketmq_py.store.flushed_position import FlushedPosition
 from rocketmq_py.store.ha.ha_client import HAClient
 from rocketmq_py.store.ha.ha_service import HAService
 from rocketmq_py.store.ha.log_intake import LogIntake
-from rocketmq_py.store.ha.replica_wait import ReplicaWait
+from rocketmq_py.store.ha.replica_wait import ReplicaWait, check_replicas
 from rocketmq_py.store.ha.slave_dispatch import SlaveDispatch
 from rocketmq_py.store.reput import ReputMessageService
 from rocketmq_py.store.tick import Tick
 
 
 def install_replication(kernel: Kernel) -> None:
-    """Add the master's side, the slave's side, and what makes one of them rest."""
+    """Add the master's side, the slave's side, and what makes one of them rest.
+
+    Raises:
+        ConfigError: the settings of replicas contradict each other, or name no address.
+    """
+    _check(kernel.store_config)
     _install_master(kernel)
     _install_slave(kernel)
     _install_role(kernel)
+
+
+def _check(config: MessageStoreConfig) -> None:
+    problem = check_replicas(config)
+    if problem is not None:
+        raise ConfigError(problem)
+    if config.ha_master_address:
+        try:
+            split_address(config.ha_master_address)
+        except InvalidInputError as error:
+            raise ConfigError(f"haMasterAddress: {error}") from None
 
 
 def _install_master(kernel: Kernel) -> None:
@@ -84,7 +102,7 @@ def _install_slave(kernel: Kernel) -> None:
             dispatch.wake()
 
     def flushed(offset: int) -> None:
-        if flush.is_sync:
+        if flush.is_sync and store_config.broker_role is BrokerRole.SLAVE:
             dispatch.wake()
             client.report()
 

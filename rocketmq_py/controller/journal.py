@@ -24,7 +24,7 @@ from typing import Final
 
 from rocketmq_py.common.environment import Environment
 from rocketmq_py.common.errors import CorruptDataError
-from rocketmq_py.common.file_system import FileLock, make_durable_directories, write_atomically
+from rocketmq_py.common.file_system import AlreadyLockedError, FileLock, make_durable_directories, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,13 @@ class Journal:
             AlreadyLockedError: another controller runs on these files.
         """
         make_durable_directories(self._files, self.folder)
-        self._lock = self._files.lock(os.path.join(self.folder, "lock"))
+        try:
+            self._lock = self._files.lock(os.path.join(self.folder, "lock"))
+        except AlreadyLockedError:
+            raise AlreadyLockedError(
+                f"{self.folder} is locked by another process: a controller runs on it. "
+                "Stop that one, or start this one with another controllerStorePath or controllerDLegerSelfId."
+            ) from None
         snapshot = self._read_snapshot()
         is_new = not self._files.exists(self._path)
         self._fd = self._files.open_file(self._path, create=True)

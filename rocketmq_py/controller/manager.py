@@ -185,7 +185,7 @@ class ControllerManager:
             self._begin_election(broker_name)
 
     def _begin_election(self, broker_name: str) -> None:
-        if broker_name not in self._elections and not self._is_stopping:
+        if broker_name not in self._elections:
             task = asyncio.get_running_loop().create_task(self._elect(broker_name), name=f"election of {broker_name}")
             self._elections[broker_name] = task
             task.add_done_callback(lambda _: self._elections.pop(broker_name, None))

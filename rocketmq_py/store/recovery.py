@@ -14,6 +14,7 @@ Source: `CommitLog#recoverNormally`, `#recoverAbnormally`, RocketMQ 5.3.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rocketmq_py.common.environment import Environment
@@ -99,6 +100,8 @@ class Recovery:
     Attributes:
         report: what the last call of `recover` found and did.
         is_done: it came to its end: the store agrees with its log.
+        dispatch_limit: told where the log ends, returns up to where its records may be shown. In a group that elects
+            masters the rest may be taken back, and waits until the broker knows what it is.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class Recovery:
     ) -> None:
         self.report = RecoveryReport(was_clean=True)
         self.is_done = False
+        self.dispatch_limit: Callable[[int], int] = lambda end: end
         self._environment = environment
         self._root_dir = root_dir
         self._process_id = process_id
@@ -251,9 +255,14 @@ class Recovery:
             index.truncate(plan.keep_index)
             report.index_rebuilt_from = plan.keep_index
         report.dispatched_from = plan.dispatch_from
+        dispatched, limit = plan.tail.end, self.dispatch_limit(plan.tail.end)
+        if limit < plan.tail.end:
+            dispatched = plan.dispatch_from
         for begin, end in _intact(plan.dispatch_from, plan.tail):
-            dispatch_again(store, begin, end)
-        settle(store, plan.tail.end)
+            if begin < limit:
+                reached = dispatch_again(store, begin, min(end, limit))
+                dispatched = reached if limit < plan.tail.end else dispatched
+        settle(store, dispatched)
 
     def _cut(self, log: CommitLog, queues: ConsumeQueueStore, tail: LogTail) -> None:
         report = self.report

@@ -122,7 +122,7 @@ class GroupCopy:
 
 
 class ProgressCopy:
-    """Copies how far consumers, levels and timers are; `forward_only` is for a master that comes back, see there.
+    """Copies how far consumers, levels and timers are, to a slave, and back to a master that was away.
 
     Args:
         consumer_offsets: of groups.
@@ -156,9 +156,7 @@ class ProgressCopy:
 
     async def take_timer_checkpoint(self, answered: Answered) -> None:
         """Take the answer of GET_TIMER_CHECK_POINT in."""
-        if len(answered.body) < 32 or len(answered.body) > CHECKPOINT_LAYOUT.size:
-            raise ValueError(f"a timer checkpoint has 32 to {CHECKPOINT_LAYOUT.size} bytes, not {len(answered.body)}")
-        await self._timers.adopt(TimerCheckpoint.decode(answered.body), answered.log_end)
+        await self._timers.adopt(_decode_checkpoint(answered.body), answered.log_end)
 
     async def take_timer_metrics(self, answered: Answered) -> None:
         """Take the answer of GET_TIMER_METRICS in."""
@@ -190,8 +188,10 @@ class ProgressCopy:
         self._delay_offsets.adopt(theirs, 0)
 
     async def take_back_timer_checkpoint(self, body: bytes) -> None:
-        """Take over how far a slave delivered timers while this master was away."""
-        await self.take_timer_checkpoint(Answered(body, 0))
+        """Take over how far a slave delivered timers while this master was away, if it did."""
+        theirs = _decode_checkpoint(body)
+        if theirs.last_read_time_ms > self._timers.checkpoint.last_read_time_ms:
+            await self._timers.adopt(theirs, 0)
 
     def copies(self) -> list[MetadataCopy]:
         """Return all of them, in the order in which they are asked for."""
@@ -205,3 +205,9 @@ class ProgressCopy:
                 MetadataCopy("timer metrics", RequestCode.GET_TIMER_METRICS, self.take_timer_metrics),
             ]
         return found
+
+
+def _decode_checkpoint(body: bytes) -> TimerCheckpoint:
+    if not 32 <= len(body) <= CHECKPOINT_LAYOUT.size:
+        raise ValueError(f"a timer checkpoint has 32 to {CHECKPOINT_LAYOUT.size} bytes, not {len(body)}")
+    return TimerCheckpoint.decode(body)

@@ -20,7 +20,7 @@ from rocketmq_py.remoting.bodies.controller import BrokerReplicasInfo, ElectMast
 from rocketmq_py.remoting.client import RemotingClient
 from rocketmq_py.remoting.codes import RequestCode, ResponseCode
 from rocketmq_py.remoting.command import RemotingCommand
-from rocketmq_py.remoting.errors import RemotingError
+from rocketmq_py.remoting.errors import RemotingConnectError, RemotingError
 from rocketmq_py.remoting.header import decode_header, encode_header
 from rocketmq_py.remoting.headers import controller as headers
 from rocketmq_py.remoting.java_json import decode_body
@@ -29,6 +29,7 @@ from rocketmq_py.remoting.java_json import decode_body
 TIMEOUT: Final = 3.0
 #: Seconds to wait for the controllers to elect a leader among themselves.
 LEADER_SECONDS: Final = 5.0
+ASK_AGAIN_SECONDS: Final = 0.2
 
 
 class ControllerAdmin:
@@ -81,7 +82,7 @@ class ControllerAdmin:
                 raise next(item for item in found.values() if isinstance(item, RemotingError))
             if loop.time() >= deadline:
                 raise ClientError(f"the controllers at {', '.join(self.addresses)} have no leader")
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
 
     async def sync_state(self, broker_names: Sequence[str]) -> dict[str, ReplicasInfo]:
         """Return master and replicas of broker groups (1006); unknown names are left out."""
@@ -128,13 +129,19 @@ class ControllerAdmin:
         await self._ask_leader(RequestCode.CLEAN_BROKER_DATA, request)
 
     async def _ask_leader(self, code: int, header: msgspec.Struct | None = None, body: bytes = b"") -> RemotingCommand:
-        try:
-            return await self._ask(await self.leader(), code, header, body)
-        except BrokerResponseError as error:
-            if error.code != ResponseCode.CONTROLLER_NOT_LEADER:
-                raise
-        # The lead has changed between the two questions.
-        return await self._ask(await self.leader(), code, header, body)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LEADER_SECONDS
+        while True:
+            try:
+                return await self._ask(await self.leader(), code, header, body)
+            except RemotingConnectError:
+                # The others still name one that is down; they will notice.
+                if loop.time() >= deadline:
+                    raise
+            except BrokerResponseError as error:
+                if error.code != ResponseCode.CONTROLLER_NOT_LEADER or loop.time() >= deadline:
+                    raise
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
 
     async def _ask(
         self, address: str, code: int, header: msgspec.Struct | None = None, body: bytes = b""

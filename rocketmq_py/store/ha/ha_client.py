@@ -88,26 +88,29 @@ class HAClient:
         failures = 0
         while True:
             self._wanted.clear()
-            if not self.address:
+            if not self.address or not self.intake.is_possible:
+                # A log that failed takes nothing until the next start.
                 await self._wanted.wait()
                 continue
-            has_copied = await self._follow(self.address)
+            has_copied = await self._follow(self.address, is_first=not failures)
             failures = 0 if has_copied else failures + 1
             pause = min(FIRST_PAUSE * 2 ** min(failures, 8), LONGEST_PAUSE)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wanted.wait()
 
-    async def _follow(self, address: str) -> bool:
+    async def _follow(self, address: str, *, is_first: bool) -> bool:
         """Open one link and stay until it ends; return whether anything was copied over it."""
+        level = logging.WARNING if is_first else logging.DEBUG
         loop = asyncio.get_running_loop()
         try:
             host, port = split_address(address)
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, link = await loop.create_connection(lambda: self.make_link(self), host, port)
         except (OSError, TimeoutError, RocketMQError) as error:
-            logger.warning("the master's log at %s cannot be reached: %s", address, error or "no answer")
+            logger.log(level, "the master's log at %s cannot be reached: %s", address, error or "no answer")
             return False
+        logger.log(logging.INFO if is_first else logging.DEBUG, "linked to the master at %s", address)
         self.link = link
         try:
             await link.tend()

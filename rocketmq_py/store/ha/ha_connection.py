@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: A connection is pushed no further in one turn of the loop: clients wait for the same loop.
 PUSH_BYTES: Final = 1 << 20
+#: Bytes that are read at once when they are not in memory.
+COLD_BYTES: Final = 4 << 20
 #: Unsent bytes at which the log waits for the socket.
 _HIGH_WATER: Final = 1 << 20
 #: Larger bodies are not copied once more only to stand behind their header.
@@ -166,9 +168,13 @@ class HAConnection(asyncio.Protocol):
             self.push()
 
     async def _read_cold(self, size: int) -> None:
-        """Send bytes that are not in memory."""
+        """Send bytes that are not in memory, many at a time: a thread that waits for its turn costs more than the reading."""
+        service = self._service
+        offset, log = self.next_offset, service.log
+        if not service.config.ha_flow_control_enable:
+            size = min(COLD_BYTES, log.max_offset - offset, log.file_size - offset % log.file_size)
         try:
-            data = await self._service.run_blocking(self._service.log.read_blocking, self.next_offset, size)
+            data = await service.run_blocking(log.read_blocking, offset, size)
         except (RocketMQError, OSError) as error:
             self.close(f"its log cannot be read: {error}")
             return
@@ -176,7 +182,10 @@ class HAConnection(asyncio.Protocol):
             self._reading = None
         if data:
             self._is_unservable = False
-            self._send(data)
+            view = memoryview(data)
+            while view and self.is_open and (size := min(service.may_send(self), len(view))) > 0:
+                self._send(bytes(view[:size]))
+                view = view[size:]
             self.push()
         elif not self._is_unservable:
             # As in RocketMQ the link stays, with signs of life only.

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 MAX_CONNECTIONS: Final = 128
 #: Longest time in seconds between two looks at who is silent.
 _TEND_SECONDS: Final = 1.0
+#: How long a stop waits for slaves.
+DRAIN_SECONDS: Final = 1.0
 
 
 class HAPortInUseError(RocketMQError, OSError):
@@ -78,6 +81,7 @@ class HAService(LogObserver):
         self.is_trusted: Callable[[str], Awaitable[bool]] = _trust_nobody
         self._is_port_fixed = is_port_fixed
         self._strangers: dict[HAConnection, asyncio.Task[None]] = {}
+        self._has_changed = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._tending: asyncio.Task[None] | None = None
 
@@ -99,7 +103,11 @@ class HAService(LogObserver):
             return await loop.create_server(lambda: HAConnection(self), self.host, self.port)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise
+                raise OSError(
+                    error.errno,
+                    f"cannot listen on {join_address(self.host, self.port)}: {os.strerror(error.errno or 0)}. "
+                    "bindAddress has to be an address of this machine, such as 127.0.0.1",
+                ) from None
             if self._is_port_fixed:
                 raise HAPortInUseError(
                     f"the port {self.port} on {self.host} is in use. "
@@ -110,7 +118,7 @@ class HAService(LogObserver):
         return await loop.create_server(lambda: HAConnection(self), self.host, 0)
 
     async def stop_serving(self) -> None:
-        """Send what the slaves lack, as far as they take it at once, and close the links."""
+        """Take no further slaves."""
         if self._server is not None:
             self._server.close()
         if self._tending is not None:
@@ -120,14 +128,23 @@ class HAService(LogObserver):
             self._tending = None
 
     async def stop(self) -> None:
-        """Close the links."""
+        """Let the slaves have what they lack, for a moment, and close the links."""
         await self.stop_serving()
+        await self._drain()
         for task in self._strangers.values():
             task.cancel()
         self.close_connections("the broker stops")
         if self._server is not None:
             await self._server.wait_closed()
             self._server = None
+
+    async def _drain(self) -> None:
+        """Wait until every slave has confirmed all, so that a stop in order leaves nothing that only this broker has."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while any(self.acks.reported(each) < self.log.max_offset for each in self.connections):
+                    self._has_changed.clear()
+                    await self._has_changed.wait()
 
     def close_connections(self, reason: str) -> None:
         """Close the links of all slaves, such as when this broker is no master any more."""
@@ -191,6 +208,7 @@ class HAService(LogObserver):
         return True
 
     def _changed(self) -> None:
+        self._has_changed.set()
         for listener in self.on_change:
             listener()
 

@@ -60,6 +60,11 @@ class LogIntake:
         """Whether the end of the own log was compared with the master's; before that nothing may be confirmed."""
         return self.next_offset is None or self.next_offset >= self._log.max_offset
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether the log takes bytes at all: no write has failed."""
+        return self._log.is_writable
+
     def begin(self) -> int:
         """Forget what a former link left unfinished, and return the offset to ask from; 0 if the log is empty."""
         log = self._log

@@ -37,6 +37,27 @@ def needed_acks(config: MessageStoreConfig, in_sync: int) -> int:
     return config.in_sync_replicas
 
 
+def check_replicas(config: MessageStoreConfig) -> str | None:
+    """Return what is wrong with the numbers of replicas; None if they can be kept."""
+    for name, value in (
+        ("inSyncReplicas", config.in_sync_replicas),
+        ("minInSyncReplicas", config.min_in_sync_replicas),
+    ):
+        if value < 1:
+            return f"{name}={value} makes no sense: the master counts, so 1 is the least"
+        # `totalReplicas` is 1 unless it is set; then nothing is known about the group.
+        if 1 < config.total_replicas < value:
+            return (
+                f"{name}={value} is more than totalReplicas={config.total_replicas}: no message could be acknowledged"
+            )
+    if config.min_in_sync_replicas > config.in_sync_replicas > 1:
+        return (
+            f"minInSyncReplicas={config.min_in_sync_replicas} is more than inSyncReplicas={config.in_sync_replicas}: "
+            "the least cannot be more than what is waited for"
+        )
+    return None
+
+
 class ReplicaWait:
     """Joins the reports of the slaves to the gate that completes puts.
 

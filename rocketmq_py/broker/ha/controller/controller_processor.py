@@ -8,15 +8,13 @@ from __future__ import annotations
 import msgspec
 
 from rocketmq_py.broker.config import BrokerConfig
-from rocketmq_py.broker.ha.controller.controller_client import ReplicaInfo
 from rocketmq_py.broker.ha.controller.replicas_manager import ReplicasManager
 from rocketmq_py.remoting.answer import answer
-from rocketmq_py.remoting.bodies.controller import SyncStateSet
 from rocketmq_py.remoting.codes import RequestCode
 from rocketmq_py.remoting.command import RemotingCommand
 from rocketmq_py.remoting.header import decode_header
 from rocketmq_py.remoting.headers.controller import NotifyBrokerRoleChangedRequestHeader
-from rocketmq_py.remoting.java_json import decode_body, encode_body
+from rocketmq_py.remoting.java_json import encode_body
 from rocketmq_py.remoting.processors import Processors, Request
 from rocketmq_py.store.ha.autoswitch.auto_switch_ha_service import AutoSwitchHAService
 from rocketmq_py.store.ha.autoswitch.epochs import end_of
@@ -76,17 +74,8 @@ class ControllerModeProcessor:
         return answer(body=encode_body(body))
 
     def role_changed(self, request: Request) -> RemotingCommand:
-        """Look what the controller says now (1008). The notice alone decides nothing while the controller answers."""
+        """Look what the controller says now (1008). The notice alone decides nothing."""
         header = decode_header(NotifyBrokerRoleChangedRequestHeader, request.command.ext_fields)
-        members = decode_body(request.command.body, SyncStateSet) if request.command.body else SyncStateSet()
         if header.master_epoch is not None:
-            self._manager.notified(
-                ReplicaInfo(
-                    header.master_broker_id if header.master_address else None,
-                    header.master_address or "",
-                    header.master_epoch,
-                    frozenset(members.sync_state_set),
-                    members.sync_state_set_epoch,
-                )
-            )
+            self._manager.notified(header.master_epoch)
         return answer()

@@ -118,7 +118,7 @@ class ReplicasManager:
         self._is_registered = False
         self._wanted = asyncio.Event()
         self._set_wanted = asyncio.Event()
-        self._notice: ReplicaInfo | None = None
+        self._is_notified = False
         self._tasks: list[asyncio.Task[None]] = []
         self._beating: dict[str, asyncio.Task[None]] = {}
         # When the last heartbeat was sent that the controllers' leader has answered.
@@ -151,12 +151,13 @@ class ReplicasManager:
         if self._lease_end is not None:
             self._lease_end.cancel()
 
-    def notified(self, info: ReplicaInfo) -> None:
-        """The controller says that there was an election (1008). An older notice is dropped."""
-        epoch = max(self._epoch, self._notice.master_epoch if self._notice is not None else -1)
-        if info.master_epoch >= epoch:
-            self._notice = info
-            self._distrust(info.master_epoch)
+    def notified(self, epoch: int) -> None:
+        """Somebody says that there was an election (1008): ask the controllers, and who leads them, too.
+
+        Differs from RocketMQ, where the notice itself changes the role, whoever sent it.
+        """
+        if epoch > self._epoch:
+            self._is_notified = True
             self._wanted.set()
 
     @property
@@ -262,12 +263,13 @@ class ReplicasManager:
             self._wanted.clear()
             seconds = self._config.sync_broker_metadata_period / 1000
             try:
-                notice, self._notice = self._notice, None
+                if self._is_notified:
+                    self._is_notified = False
+                    await self._controllers.find_leader()
                 if not self._is_registered:
                     await self._register()
                 else:
-                    # A notice may be forged or old; the leader is asked, and the notice counts only if it does not say.
-                    await self._apply(await self._ask(notice))
+                    await self._apply(await self._controllers.replica_info())
             except (ControllerUnknownError, ControllerRefusedError) as error:
                 seconds = RETRY_SECONDS
                 logger.warning("%s", error)
@@ -280,26 +282,14 @@ class ReplicasManager:
                 async with asyncio.timeout(seconds):
                     await self._wanted.wait()
 
-    async def _ask(self, notice: ReplicaInfo | None) -> ReplicaInfo:
-        try:
-            return await self._controllers.replica_info()
-        except ControllerUnknownError:
-            if notice is None:
-                raise
-            return notice
-
     async def _register(self) -> None:
         """Get an id if there is none, and learn what this broker is."""
         if self.broker_id < 0:
-            self.broker_id = self._replication.broker_id = await self._find_id()
-            self._roles_to_slave_id()
+            # Nobody looks at the id of a broker that is fenced and not registered anywhere.
+            self.broker_id = self._replication.broker_id = self._config.broker_id = await self._find_id()
         info = await self._controllers.register(self.broker_id)
         self._is_registered = True
         await self._apply(info)
-
-    def _roles_to_slave_id(self) -> None:
-        # Before the first role: nobody looks at the id of a broker that is fenced and not registered.
-        self._config.broker_id = self.broker_id
 
     async def _find_id(self) -> int:
         run_blocking, identity = self._environment.run_blocking, self._identity
@@ -352,6 +342,7 @@ class ReplicasManager:
         await self._changed(info)
         self._replication.members_changed()
         self._lease_renewed()
+        self._tick.accept(UNKNOWN_ROLE)
         self._tick.accept(CHANGING)
 
     async def _to_slave(self, info: ReplicaInfo) -> None:
@@ -361,15 +352,8 @@ class ReplicasManager:
                 "slave of %s at %s in epoch %d", info.master_id, info.master_address or "nowhere", info.master_epoch
             )
             self._tick.refuse(CHANGING)
-            self.standing, self.info = Standing.SLAVE, info
-            self.lease.revoke()
-            for step in self.before_slave:
-                await step()
-            self._roles.set_master(NO_MASTER)
-            await self._replication.change_to_slave()
-            await self._roles.change(BrokerRole.SLAVE, self.broker_id)
-            await self._changed(info)
-            self._tick.accept(NO_LEASE)
+            await self._resign(Standing.SLAVE, info)
+            self._tick.accept(UNKNOWN_ROLE)
             self._tick.accept(CHANGING)
         self.info = info
         await self._follow(info)
@@ -391,15 +375,25 @@ class ReplicasManager:
 
     async def _to_unknown(self, info: ReplicaInfo) -> None:
         """The controller knows no master, so this broker is none."""
+        logger.warning("%s has no master, says the controller", self._config.broker_name)
         self._tick.refuse(UNKNOWN_ROLE)
-        self.standing, self.info = Standing.UNKNOWN, info
+        await self._resign(Standing.UNKNOWN, info)
+
+    async def _resign(self, standing: Standing, info: ReplicaInfo) -> None:
+        """Be no master; the rest of the broker sees a slave."""
+        self.standing, self.info = standing, info
         self.lease.revoke()
+        for step in self.before_slave:
+            await step()
+        self._roles.set_master(NO_MASTER)
         await self._replication.change_to_slave()
+        await self._roles.change(BrokerRole.SLAVE, self.broker_id)
+        await self._changed(info)
+        self._tick.accept(NO_LEASE)
 
     async def _changed(self, info: ReplicaInfo) -> None:
         for step in self.after_change:
             await step(info.master_epoch)
-        self._tick.accept(UNKNOWN_ROLE)
 
     # --- the sync state set -------------------------------------------------------------------------------------------
 
@@ -437,7 +431,8 @@ class ReplicasManager:
             else:
                 self._set_settled(info, frozenset(valid.sync_state_set), valid.sync_state_set_epoch)
                 return
-        # The answer was lost, or no: only the controller knows.
+        # The answer was lost, or no: only the controller knows. It is not asked again at once.
+        await asyncio.sleep(CHECK_SECONDS)
         known = await self._controllers.replica_info()
         if known.master_epoch == info.master_epoch and known.master_id == self.broker_id:
             self._set_settled(info, known.members, known.members_epoch)

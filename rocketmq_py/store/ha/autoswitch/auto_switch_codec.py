@@ -153,7 +153,10 @@ class AutoSwitchSlaveCodec:
 
 
 class AutoSwitchLink(Link):
-    """A link that begins with a handshake, after which the slave may have to cut its log."""
+    """A link that begins with a handshake, after which the slave may have to cut its log.
+
+    A cut that has begun is finished, even if the link is lost meanwhile.
+    """
 
     codec: AutoSwitchSlaveCodec
 
@@ -161,10 +164,6 @@ class AutoSwitchLink(Link):
         super().__init__(client)
         self._service = service
         self._aligning: asyncio.Task[None] | None = None
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """End; a cut that has begun is finished."""
-        super().connection_lost(error)
 
     def buffer_updated(self, nbytes: int) -> None:
         """Wait for the handshake's reply; then everything is as in the default protocol."""
@@ -189,7 +188,7 @@ class AutoSwitchLink(Link):
 
     async def _align(self, reply: HandshakeReply) -> None:
         try:
-            await self._service.align(reply)
+            await self._service.align(reply, self)
         except (RocketMQError, ValueError, OSError) as error:
             self._client.faults += 1
             self.close(str(error))

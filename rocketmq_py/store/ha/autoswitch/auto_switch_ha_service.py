@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from rocketmq_py.common.environment import Environment
+from rocketmq_py.common.record import RecordState
 from rocketmq_py.store.ack import AcknowledgementGate
 from rocketmq_py.store.checkpoint import StoreCheckpoint
 from rocketmq_py.store.commit_log import CommitLog
@@ -29,14 +30,15 @@ from rocketmq_py.store.ha.autoswitch.epochs import Epoch, truncation_point
 from rocketmq_py.store.ha.autoswitch.frames import FrameError, Handshake, HandshakeReply, TransferHead
 from rocketmq_py.store.ha.autoswitch.store_cut import StoreCut
 from rocketmq_py.store.ha.autoswitch.sync_state import SyncState
-from rocketmq_py.store.ha.ha_client import HAClient
+from rocketmq_py.store.ha.ha_client import HAClient, Link
 from rocketmq_py.store.ha.ha_connection import HAConnection
 from rocketmq_py.store.ha.ha_service import HAService
 from rocketmq_py.store.ha.replica_acks import ALL_MEMBERS
 from rocketmq_py.store.ha.replica_wait import ReplicaWait, needed_acks
-from rocketmq_py.store.ha.slave_dispatch import SlaveDispatch
+from rocketmq_py.store.ha.slave_dispatch import STEP_BYTES, SlaveDispatch
 from rocketmq_py.store.message_store import MessageStore
 from rocketmq_py.store.put_result import PutMessageStatus
+from rocketmq_py.store.reput import read_columns
 from rocketmq_py.store.tick import Tick
 
 logger = logging.getLogger(__name__)
@@ -103,9 +105,13 @@ class AutoSwitchHAService:
         self._tick = tick
         self._gate = gate
         self._cut = cut
+        # Held by whoever cuts the log or changes the role: a link may be lost while its cut is under way.
+        self._changing = asyncio.Lock()
         # As a slave: what the master said is confirmed.
         self._master_confirmed = 0
         self._connections: dict[int, HAConnection] = {}
+        # Where the log ended when this broker became master.
+        self._resumed_end = 0
         self._vouchers_since = float("-inf")
         self._announcing: asyncio.TimerHandle | None = None
         self._copied = dispatch.visible
@@ -182,21 +188,23 @@ class AutoSwitchHAService:
 
         The link to the former master is closed already, and nothing is put before this returns.
         """
+        async with self._changing:
+            await self._change_to_master(epoch, members, members_epoch)
+
+    async def _change_to_master(self, epoch: int, members: Iterable[int], members_epoch: int) -> None:
         self._service.close_connections("this broker begins a new epoch")
         self._connections.clear()
-        await self._dispatch_all()
-        for slot in self.store.slots:
-            slot.next_offset = self.store.max_offset(slot.topic, slot.queue_id)
-        for queue in self.store.queues:
-            # From what the log has, confirmed or not: two records with one number would hide a message (issue 7689).
-            self.store.slots.set_next_offset(queue.topic, queue.queue_id, queue.max_offset)
+        members = frozenset(members) | {self.broker_id}
+        # Elected, it decides alone what the log is. Else this process was master before and ended: what others have
+        # not confirmed may still be taken back.
+        is_elected = members == {self.broker_id}
+        await self._dispatch_all(self.log.max_offset if is_elected else self._master_confirmed)
+        self._count_on()
         end = self.log.max_offset
         if self.epochs.last_number != epoch:
             await self._environment.run_blocking(self.epochs.append, Epoch(epoch, end), self.log.min_offset)
-        members = frozenset(members) | {self.broker_id}
         self.state = self._new_state()
-        # Alone it has everything that there is. Else this process was master before, and others count.
-        confirmed = end if members == {self.broker_id} else min(self._checkpoint.confirm_physical_offset, end)
+        confirmed = end if is_elected else min(self._checkpoint.confirm_physical_offset, end)
         self.state.begin(
             members,
             members_epoch,
@@ -204,25 +212,54 @@ class AutoSwitchHAService:
             confirm_offset=confirmed,
             now=asyncio.get_running_loop().time(),
         )
-        self.is_master = True
+        self.is_master, self._resumed_end = True, end
         self._gate.truncated(end)
         self.members_changed()
         logger.info("master of epoch %d from %d on, %r", epoch, end, self.state)
 
-    async def _dispatch_all(self) -> None:
-        """Dispatch to the end of the log. What is no whole record there (the rest of a file that was being copied) goes."""
-        self._master_confirmed = self.log.max_offset
+    async def _dispatch_all(self, limit: int) -> None:
+        """Dispatch up to an offset; then cut what is no whole record at the end (of a file that was being copied)."""
+        self._master_confirmed = limit
         reput = self.store.reput
-        while reput.reput_from_offset < self.log.max_offset:
-            before = reput.reput_from_offset
-            reput.catch_up(min(before + (256 << 10), self.log.max_offset))
-            if reput.reput_from_offset == before and reput.catch_up(self.log.max_offset) == before:
-                await self._cut.cut(before, "no whole record is there")
-                return
+        while (before := reput.reput_from_offset) < limit:
+            reput.catch_up(min(before + STEP_BYTES, limit))
+            if reput.reput_from_offset == before and reput.catch_up(limit) == before:
+                break
             await asyncio.sleep(0)
+        end = reput.reput_from_offset
+        for offset, check in self.log.scan(end):
+            if check.state is RecordState.INVALID or offset + check.size > self.log.max_offset:
+                break
+            end = offset + check.size
+        if end < self.log.max_offset:
+            await self._cut.cut(end, "no whole record is there")
+
+    def _count_on(self) -> None:
+        """Let queue offsets go on from what the log has, shown or not: two records with one number would hide a message
+        (issue 7689)."""
+        slots = self.store.slots
+        for slot in slots:
+            slot.next_offset = self.store.max_offset(slot.topic, slot.queue_id)
+        for queue in self.store.queues:
+            slots.set_next_offset(queue.topic, queue.queue_id, queue.max_offset)
+        for columns, _ in read_columns(self.log, self.store.reput.reput_from_offset, self.log.max_offset):
+            for queue_slot, offset, units in zip(columns.slots, columns.queue_offsets, columns.units, strict=True):
+                if units:
+                    slots.set_next_offset(queue_slot.topic, queue_slot.queue_id, offset + units)
+
+    def _show(self) -> None:
+        """Make visible what is confirmed: first what was in the log when this broker became master, if it did not know."""
+        reput, limit = self.store.reput, min(self._confirmed(), self._resumed_end)
+        if self.is_master and reput.reput_from_offset < limit:
+            reput.catch_up(limit)
+        self._tick.reveal()
 
     async def change_to_slave(self) -> None:
         """Be master no longer: who waits is told that it is not known, who copies is sent away."""
+        async with self._changing:
+            self._change_to_slave()
+
+    def _change_to_slave(self) -> None:
         was_master, self.is_master = self.is_master, False
         self._gate.give_up(PutMessageStatus.FLUSH_SLAVE_TIMEOUT)
         self._service.close_connections("this broker is no master any more")
@@ -292,7 +329,7 @@ class AutoSwitchHAService:
         before = self.state.confirm_offset
         if self._confirmed() > before:
             # Answers first: the gate is told in this turn, by the next listener.
-            asyncio.get_running_loop().call_soon(self._tick.reveal)
+            asyncio.get_running_loop().call_soon(self._show)
             if self._announcing is None:
                 self._announcing = asyncio.get_running_loop().call_later(ANNOUNCE_SECONDS, self._announce)
 
@@ -315,7 +352,7 @@ class AutoSwitchHAService:
         self._count()
         self._confirmed()
         self._wait.update()
-        self._tick.reveal()
+        self._show()
 
     def is_vouched_for(self) -> bool:
         """Tell whether every member that counts was heard of lately: none of them is master then, or was told of one.
@@ -337,12 +374,19 @@ class AutoSwitchHAService:
 
     # --- as slave -----------------------------------------------------------------------------------------------------
 
-    async def align(self, reply: HandshakeReply) -> None:
+    async def align(self, reply: HandshakeReply, link: Link) -> None:
         """Cut what the master does not have, and take over its epochs; on disk before anything new arrives.
 
         Raises:
             NoCommonEpochError: the logs have nothing in common.
+            FrameError: this broker has become something else meanwhile, or follows another master.
         """
+        async with self._changing:
+            if self.is_master or self._client.link is not link:
+                raise FrameError("the link is of no use any more")
+            await self._align(reply)
+
+    async def _align(self, reply: HandshakeReply) -> None:
         log = self.log
         begin = log.min_offset if log.files.mapped_files else log.max_offset
         point = truncation_point(self.epochs.epochs, begin, log.max_offset, reply.epochs, reply.max_offset)
