@@ -145,6 +145,8 @@ class TimerMessageStore:
         # A slave delivers nothing; its master does.
         self.enqueue.should_run = self.dequeue.should_run = config.broker_role is not BrokerRole.SLAVE
         self.delivery.on_delivered.append(self._delivered)
+        # Where the commit log ended, and the slots before which time had been delivered into it; one entry a second.
+        self._passed: deque[tuple[int, int]] = deque(maxlen=MAX_COPIED)
         self._has_copied = False
         self._copied: deque[tuple[int, TimerCheckpoint]] = deque(maxlen=MAX_COPIED)
         self._tasks: list[asyncio.Task[None]] = []
@@ -265,7 +267,8 @@ class TimerMessageStore:
         self.enqueue.resume(elsewhere)
         self.dequeue.elsewhere = elsewhere
         if self.dequeue.is_idle:
-            progress.read_time_ms = delivered_ms
+            is_new = self.log.end == 0
+            progress.read_time_ms = delivered_ms if is_new else max(delivered_ms, progress.read_time_ms)
         progress.write_time_ms, progress.is_catching_up = max(delivered_ms, progress.read_time_ms), True
         if self._has_copied:
             # The copied counts are about the same records as those that are now counted here.
@@ -298,7 +301,8 @@ class TimerMessageStore:
         if newest is None:
             return False
         checkpoint = self.flusher.checkpoint
-        checkpoint.last_read_time_ms = newest.last_read_time_ms
+        # What this broker delivered itself, as a master, stays delivered.
+        checkpoint.last_read_time_ms = max(checkpoint.last_read_time_ms, newest.last_read_time_ms)
         checkpoint.master_timer_queue_offset = newest.last_timer_queue_offset
         checkpoint.version.assign(newest.version)
         return True
@@ -317,6 +321,12 @@ class TimerMessageStore:
         if undone:
             logger.warning("%d timers are taken back: the log does not have them any more", undone)
         log.end, log.flushed = end, min(log.flushed, end)
+        kept = [read_time for end_then, read_time in self._passed if end_then <= log_end]
+        read_time = kept[-1] if kept else min((read_time for _, read_time in self._passed), default=None)
+        if read_time is not None:
+            # Messages that were delivered later are gone, and are to be delivered once more.
+            progress.read_time_ms = min(progress.read_time_ms, read_time)
+            checkpoint.last_read_time_ms = min(checkpoint.last_read_time_ms, read_time)
         checkpoint.last_timer_queue_offset = min(checkpoint.last_timer_queue_offset, progress.queue_offset)
         checkpoint.last_timer_log_flush_pos = min(checkpoint.last_timer_log_flush_pos, end)
         # What the old master had delivered may be gone with the log: the new one tells how far it is.
@@ -339,6 +349,8 @@ class TimerMessageStore:
         """Write down what has changed; to be called every `timerFlushIntervalMs`."""
         if not self._config.timer_wheel_enable:
             return
+        if self.dequeue.should_run:
+            self._passed.append((self._store.commit_log.max_offset, self.progress.read_time_ms))
         now = asyncio.get_running_loop().time()
         self._enqueue_rate.measure(self.enqueue.enqueued, now)
         self._dequeue_rate.measure(self.delivery.delivered, now)
