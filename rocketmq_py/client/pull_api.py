@@ -166,6 +166,10 @@ class PullApi:
                 # A broker without slaves that starts again: the queue is kept, and asked for until the broker is back.
                 return None
             await self._instance.update_route(queue.topic)
+            found = self._instance.find_broker(queue.broker_name, self._suggested.get(queue, 0))
+            if found == gone:
+                # The route of another topic, such as the group's retry topic, still has the address.
+                await self._instance.update_routes()
         except (ClientError, RemotingError):
             return None
         found = self._instance.find_broker(queue.broker_name, self._suggested.get(queue, 0))
