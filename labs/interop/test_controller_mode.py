@@ -12,11 +12,14 @@ from rocketmq_py.assembly.stages import build_broker
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.broker.ha.controller.replicas_manager import ReplicasManager, Standing
 from rocketmq_py.client.config import ProducerConfig
+from rocketmq_py.client.errors import BrokerResponseError
 from rocketmq_py.client.producer import Producer
+from rocketmq_py.client.send_result import SendResult
 from rocketmq_py.common.environment import system_environment
 from rocketmq_py.common.message import Message
 from rocketmq_py.controller.server import Controller
 from rocketmq_py.namesrv.server import Namesrv
+from rocketmq_py.remoting.codes import ResponseCode
 from rocketmq_py.store.commit_log import CommitLog
 from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.store.ha.autoswitch.auto_switch_ha_service import AutoSwitchHAService
@@ -56,16 +59,24 @@ async def our_broker(folder: Path, controller: Controller, namesrv: Namesrv, por
 
 
 async def send(namesrv: Namesrv, count: int, name: str) -> None:
-    """Send messages; each must be acknowledged."""
+    """Send messages; each must be acknowledged, or refused and sent again."""
     producer = Producer("mixed", ProducerConfig(namesrv_addr=namesrv.address))
     await producer.start()
+
+    async def send_one(number: int) -> SendResult:
+        while True:
+            try:
+                return await producer.send(Message.of(TOPIC, f"{name} {number}".encode() * 10))
+            except BrokerResponseError as error:
+                # An Apache broker on a busy machine refuses what has waited for 200 ms.
+                if error.code != ResponseCode.SYSTEM_BUSY:
+                    raise
+                await asyncio.sleep(0.1)
+
     try:
-        # Few at a time: an Apache broker on a busy machine refuses what has waited for 200 ms.
         for start in range(0, count, 10):
             numbers = range(start, min(start + 10, count))
-            results = await asyncio.gather(
-                *(producer.send(Message.of(TOPIC, f"{name} {number}".encode() * 10)) for number in numbers)
-            )
+            results = await asyncio.gather(*map(send_one, numbers))
             assert {result.status.name for result in results} == {"SEND_OK"}
     finally:
         await producer.stop()
