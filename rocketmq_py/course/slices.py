@@ -34,6 +34,7 @@ def slice_files(root: Path, stages: list[Stage], last: Stage) -> list[Path]:
     }
     files |= {path.relative_to(root) for path in root.glob("rocketmq_py/**/*.json")}
     files |= {path.relative_to(root) for path in root.glob("rocketmq_py/**/*.lark")}
+    files |= {path.relative_to(root) for path in root.glob("rocketmq_py/topologies/*/*")}
     files |= {Path("rocketmq_py/py.typed")}
     files |= {Path(name) for name in _PROJECT_FILES if (root / name).is_file()}
     folders = [
