@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-
 
-.PHONY: help demo test lint types docs docs-serve bench course ci clean
+.PHONY: help demo test lint types docs docs-serve bench faults course ci clean
 
 help:
 	@echo "make demo   set up and run the tour: name server and broker start, messages flow, files are shown"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint   ruff, mypy --strict, import contracts, course checks"
 	@echo "make docs   build the site into site/"
 	@echo "make bench  measure the broker's hot path against the machine's own limit"
+	@echo "make faults faults of processes and links under load, many times, and how long fail-over takes"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V). Run: make PYTHON=/path/to/python3.11 ..."; exit 1; }
@@ -54,6 +55,10 @@ docs-serve: $(STAMP)dev
 
 bench: $(STAMP)labs
 	$(BIN)/python -m loadtests.bench
+
+# Kills, cuts and pauses: every row of the fault matrix five times, and the time of fail-over over 50 kills. Half an hour.
+faults: $(STAMP)labs
+	RMQ_FAULT_ROUNDS=5 RMQ_FAILOVER_RUNS=50 $(BIN)/python -m pytest labs/faults -s
 
 ci:
 	bash .ci/run

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -49,6 +51,8 @@ SETTINGS = {
     "brokerNotActiveTimeoutMillis": "4000",
     "controllerHeartBeatTimeoutMills": "3000",
     "brokerHeartbeatInterval": "500",
+    # An empty slave gets the whole log, so that every replica can be compared with everything that was sent.
+    "haSendAllToEmptySlave": "true",
 }
 CONTROLLER_SETTINGS = {"scanNotActiveBrokerInterval": "500", "scanInactiveMasterInterval": "500"}
 
@@ -141,6 +145,39 @@ class Group:
     def resume(self, name: str) -> None:
         """SIGCONT."""
         assert self.cluster.process(name).send(signal.SIGCONT)
+
+    def empty(self, name: str) -> None:
+        """Give a broker that does not run a new, empty disk."""
+        shutil.rmtree(self.cluster.folder / name / "store")
+
+    async def leader(self, other_than: str = "", seconds: float = 20.0) -> str:
+        """Return the name of the process that is leader of the controllers."""
+        deadline = self.clock() + seconds
+        controllers = {
+            member.ports[-1]: member.name for member in self.cluster.members if member.kind is not Kind.BROKER
+        }
+        for port in itertools.cycle(
+            port for port, name in controllers.items() if name != "namesrv" or not self._has_alone
+        ):
+            remoting = RemotingClient(SystemClock())
+            try:
+                command = RemotingCommand.create_request(RequestCode.CONTROLLER_GET_METADATA_INFO)
+                answer = await remoting.request(f"127.0.0.1:{port}", command, 1.0)
+                address = answer.ext_fields.get("controllerLeaderAddress", "")
+                # Who is left names the one that is gone until it misses its voice.
+                if address and (name := controllers[split_address(address)[1]]) != other_than:
+                    return name
+            except (RemotingError, OSError):
+                pass
+            finally:
+                await remoting.close()
+            assert self.clock() < deadline, f"the controllers have no leader\n{self.said()}"
+            await asyncio.sleep(0.1)
+        raise AssertionError("there is no controller")
+
+    @property
+    def _has_alone(self) -> bool:
+        return any(member.kind is Kind.CONTROLLER for member in self.cluster.members)
 
     # --- load -----------------------------------------------------------------------------------------------------------
 

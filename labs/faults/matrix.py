@@ -171,14 +171,48 @@ def spoil_replication(what: str) -> Callable[[Group], Awaitable[None]]:
     return inflict
 
 
-async def kill_controller(group: Group) -> None:
-    """Row 26: without a controller nobody is elected, and the running master goes on."""
-    names = [member.name for member in group.cluster.members if "controller" in member.name] or ["namesrv"]
-    await group.kill(names[0])
+async def kill_leader(group: Group) -> None:
+    """Row 26: the leader of the controllers is gone; sends go on, and the others soon have another leader."""
+    leader = await group.leader()
+    await group.kill(leader)
+    began = group.clock()
+    await group.leader(other_than=leader)
+    took = group.clock() - began
+    assert took <= 5.0, f"the controllers had no leader for {took:.1f} s"
+    await asyncio.sleep(LASTS)
+    assert group.history.count(began)[Outcome.ACKNOWLEDGED.value], "sends depend on the controllers"
+    await group.start(leader)
+
+
+async def kill_leader_and_master(group: Group) -> None:
+    """Rows 26 and 4 at once: the two that are left elect a leader, and that one a master."""
+    leader, master = await group.leader(), await group.master()
+    await group.kill(leader)
+    await group.kill(master)
+    await group.master(other_than=master)
+    await group.start(leader)
+    await group.start(master)
+
+
+async def stop_most_controllers(group: Group) -> None:
+    """Row 26: one controller of three is no quorum; nobody is elected, and the running master goes on."""
+    names = [member.name for member in group.cluster.members if member.name.startswith("controller-")]
+    for name in names[:2]:
+        await group.kill(name)
     began = group.clock()
     await asyncio.sleep(3 * LASTS)
-    assert group.history.count(began)[Outcome.ACKNOWLEDGED.value], "sends depend on the controller"
-    await group.start(names[0])
+    assert group.history.count(began)[Outcome.ACKNOWLEDGED.value], "sends depend on the controllers"
+    for name in names[:2]:
+        await group.start(name)
+
+
+async def replace_slave(group: Group) -> None:
+    """Row 32: a slave comes back with an empty disk, and gets everything."""
+    slave = group.slaves_of(await group.master())[0]
+    await group.kill(slave)
+    group.empty(slave)
+    await group.start(slave)
+    await group.settled_under_load()
 
 
 async def roll(group: Group) -> None:
@@ -208,6 +242,7 @@ FIXED = (
     Row(24, "replication half open", half_open_replication, 10),
     Row(24, "a bit flipped on the way to the slave", spoil_replication("flip"), 10),
     Row(24, "7 bytes lost on the way to the slave", spoil_replication("drop"), 10),
+    Row(32, "the slave replaced by an empty one", replace_slave, 10),
     Row(33, "all brokers restarted, one after the other", roll, 10),
 )
 
@@ -221,6 +256,9 @@ CONTROLLED = (
     Row(22, "every link 100 +- 50 ms slower", delay_everything, 10),
     Row(23, "every connection reset, 3 times", reset_everything, 10),
     Row(24, "a bit flipped on the way to a slave", spoil_replication("flip"), 16),
-    Row(26, "controller killed, returns", kill_controller, 10),
+    Row(26, "leader of the controllers killed, returns", kill_leader, 10),
+    Row(26, "leader and master killed at once, return", kill_leader_and_master, 16, gap_seconds=25),
+    Row(26, "two of three controllers killed, return", stop_most_controllers, 10),
+    Row(32, "a slave replaced by an empty one", replace_slave, 16, gap_seconds=16),
     Row(33, "all brokers restarted, one after the other", roll, 10),
 )

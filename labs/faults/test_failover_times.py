@@ -33,7 +33,7 @@ from rocketmq_py.remoting.bodies.heartbeat import ConsumeFromWhere
 from rocketmq_py.remoting.errors import RemotingError
 from rocketmq_py.testing.eventually import eventually
 
-RUNS = int(os.environ.get("RMQ_FAILOVER_RUNS", "2"))
+RUNS = int(os.environ.get("RMQ_FAILOVER_RUNS", "1"))
 TOPIC = "FailoverLab"
 #: Messages on the master that is killed, read one at a time: more than can be read before it is back.
 BACKLOG = 3_000

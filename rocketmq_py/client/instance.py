@@ -197,13 +197,21 @@ class MQClientInstance:
         Raises:
             NoRouteError, NoNameServerError, BrokerResponseError: see `fetch_route`; the old route stays.
         """
+        return await asyncio.shield(self._route_task(topic, use_default, default_queue_nums))
+
+    def update_route_soon(self, topic: str) -> None:
+        """Ask for a topic's route in the background: a broker of it could not be reached, or is master no more."""
+        self._route_task(topic, False, 0)
+
+    def _route_task(self, topic: str, use_default: bool, default_queue_nums: int) -> asyncio.Task[bool]:
+        """Return the question for a route that is under way, or ask it."""
         key = (topic, use_default)
         task = self._route_tasks.get(key)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._update_route(topic, use_default, default_queue_nums))
             self._route_tasks[key] = task
             task.add_done_callback(lambda done: self._route_done(key, done))
-        return await asyncio.shield(task)
+        return task
 
     def _route_done(self, key: tuple[str, bool], task: asyncio.Task[bool]) -> None:
         self._route_tasks.pop(key, None)

@@ -383,10 +383,14 @@ class Producer:
         except BrokerResponseError as error:
             context.error = error
             self._remember(queue, began, isolate=True, reachable=True)
+            if error.code == ResponseCode.SERVICE_NOT_AVAILABLE:
+                self.instance.update_route_soon(outgoing.topic)
             raise
         except (RemotingError, HeaderError) as error:
             context.error = error
             self._remember(queue, began, isolate=True, reachable=False)
+            # Differs from RocketMQ, whose producers find a new master with the next refresh, up to 30 s later.
+            self.instance.update_route_soon(outgoing.topic)
             raise
         else:
             self._remember(queue, began, isolate=False, reachable=True)
