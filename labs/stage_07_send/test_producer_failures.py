@@ -400,3 +400,26 @@ async def test_routes_are_refreshed_every_30_seconds_and_survive_the_name_server
         with pytest.raises(RemotingError):
             await cluster.brokers[0].client.request(cluster.namesrv.address, answer(), 1.0)
         await late.stop()
+
+
+async def test_a_producer_finds_a_new_master_as_soon_as_it_meets_the_dead_one(tmp_path, environment):
+    """Claim: a broker name that is another process now is found with the next send, not with the next refresh (30 s).
+
+    Experiment: a producer knows broker a; a is stopped, and another process registers under its name at another port.
+    Observe: the first send fails or not, the second one after it is stored by the new process, within a second.
+    """
+    async with fake_cluster(tmp_path, environment, "a") as cluster, producer_of(cluster) as producer:
+        await producer.publish_queues("Orders")
+        await cluster.brokers[0].stop()
+        heir = FakeBroker("a", cluster.namesrv, environment)
+        await heir.start()
+        try:
+            began = asyncio.get_running_loop().time()
+            results = await asyncio.gather(producer.send(order(1)), return_exceptions=True)
+            results += [await producer.send(order(2))]
+
+            assert results[-1].status is SendStatus.SEND_OK
+            assert asyncio.get_running_loop().time() - began < 1.0
+            assert heir.received, "the new process got nothing: was the route asked for after the failure?"
+        finally:
+            await heir.stop()
