@@ -40,6 +40,7 @@ from rocketmq_py.client.send_result import SendResult, read_send_response
 from rocketmq_py.client.validators import check_producer_group, check_topic_for_sending
 from rocketmq_py.common.environment import Environment, system_environment
 from rocketmq_py.common.message import Message, MessageQueue
+from rocketmq_py.remoting.codes import ResponseCode
 from rocketmq_py.remoting.errors import (
     HeaderError,
     RemotingConnectError,
