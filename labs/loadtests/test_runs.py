@@ -15,7 +15,8 @@ from labs.interop.java_tools import jars
 from loadtests import timers
 from loadtests.bench import apache, rows
 from loadtests.bench.bench import Bench
-from loadtests.bench.processes import Server, free_port
+from loadtests.bench.processes import Server
+from rocketmq_py.testing.free_port import free_port
 
 ROOT = Path(__file__).parents[2]
 
