@@ -129,6 +129,7 @@ class Run:
         is_draining: nothing is sent any more.
         repeated: messages that came again, as they may when queues change hands.
         rolled_back: numbers of messages that must not come.
+        under_way: sends that are not counted yet.
     """
 
     def __init__(self, environment: Environment) -> None:
@@ -145,6 +146,7 @@ class Run:
         self._environment = environment
         self.repeated = 0
         self.rolled_back: set[str] = set()
+        self.under_way = 0
         self._numbers = itertools.count(1)
         self._arrivals: deque[tuple[str, str, float, int]] = deque()
         self._missing: set[str] = set()
@@ -230,7 +232,8 @@ class Run:
         """Stop sending and wait until consumers have everything; what is missing then is a failure."""
         self.is_draining = True
         end = time.monotonic() + DRAIN_SECONDS
-        while self._missing and time.monotonic() < end:
+        # A consumer may have a message before its producer has the answer, and Locust ends users where they stand.
+        while (self._missing or self.under_way) and time.monotonic() < end:
             gevent.sleep(COUNT_SECONDS)
             self.count_arrivals()
         for _ in self._missing:
@@ -268,7 +271,11 @@ class ProducerUser(User):
         """Send one message, or end when consumers are waited for."""
         if self.run_state.is_draining:
             raise StopUser
-        self.send_one(self.run_state)
+        self.run_state.under_way += 1
+        try:
+            self.send_one(self.run_state)
+        finally:
+            self.run_state.under_way -= 1
 
     def send_one(self, run: Run) -> None:
         """Send one message, wait for the answer and count it."""

@@ -25,10 +25,11 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtests.bench.frames import OPAQUE, SEND_MESSAGE_V2, body_of, request, send_fields, unique_key
-from loadtests.bench.processes import Server, broker_command, free_port, write_topics
+from loadtests.bench.processes import Server, broker_command, write_topics
 from rocketmq_py.common.properties import find_property
 from rocketmq_py.common.record import RecordState, check_record
 from rocketmq_py.store.timer.timer_log import UNIT_SIZE
+from rocketmq_py.testing.free_port import free_port
 
 TOPIC: Final = "Waiting"
 QUEUES: Final = 8

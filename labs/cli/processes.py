@@ -6,7 +6,6 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,13 +15,6 @@ from typing import Any
 #: Seconds for things that take milliseconds.
 PATIENCE = 30.0
 COMMAND = [sys.executable, "-m", "rocketmq_py.cli.main"]
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def rmq(*words: str, status: int = 0, stdin: str | None = None, **environment: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labs.cli.processes import Server, free_port, rmq, rmq_json, run
+from labs.cli.processes import Server, rmq, rmq_json, run
 from labs.stage_05_remoting.certificates import make_certificate
 from rocketmq_py.broker.config import BrokerConfig
 from rocketmq_py.cli.broker import warn_about_addresses
@@ -16,6 +16,7 @@ from rocketmq_py.cli.tour import CHAPTERS
 from rocketmq_py.common.environment import system_environment
 from rocketmq_py.namesrv.config import NamesrvConfig
 from rocketmq_py.namesrv.server import Namesrv
+from rocketmq_py.testing.free_port import free_port
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(180)]
 

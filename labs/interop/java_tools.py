@@ -11,13 +11,14 @@ import contextlib
 import functools
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rocketmq_py.testing.free_port import free_port as any_free_port
 
 HERE = Path(__file__).parent
 SOURCES = HERE / "java"
@@ -95,22 +96,7 @@ def java_client(version: str, folder: Path) -> dict[str, Any]:
 
 def free_port() -> int:
     """Return a port that is free with its neighbours, as a broker of Apache's takes N-2, N and N+1 too."""
-    for _ in range(100):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if all(_is_free(port + distance) for distance in (-2, 1)):
-            return port
-    raise AssertionError("no free port with free neighbours was found")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    return any_free_port((-2, 1))
 
 
 class JavaProgram:

@@ -10,6 +10,7 @@ from rocketmq_py.testing.eventually import eventually
 
 from .java_tools import OLDER, SMALL_FLAGS, VERSION, JavaProgram, java, java_client, mqadmin
 from .our_servers import our_servers
+from .share_queues import until_shared
 
 pytestmark = [pytest.mark.interop, pytest.mark.serial, pytest.mark.timeout(300)]
 
@@ -44,11 +45,12 @@ async def test_java_producers_and_two_java_consumers_lose_nothing(tmp_path, clie
         async with (
             java("Consume", *arguments, "one", home=tmp_path / "one", **client) as one,
             java("Consume", *arguments, "two", home=tmp_path / "two", **client) as two,
-            java("Produce", servers.namesrv, "JavaLab", str(MESSAGES), home=tmp_path, **client) as producer,
         ):
-            assert await producer.wait(120) == 0
-            assert f"stored {MESSAGES}" in producer.lines, producer.output[-2_000:]
-            await eventually(lambda: len({key for _, _, key in received(one, two)}) == MESSAGES, seconds=60)
+            await until_shared(servers, "JavaLab", lambda: all(received(consumer) for consumer in (one, two)))
+            async with java("Produce", servers.namesrv, "JavaLab", str(MESSAGES), home=tmp_path, **client) as producer:
+                assert await producer.wait(120) == 0
+                assert f"stored {MESSAGES}" in producer.lines, producer.output[-2_000:]
+            await eventually(lambda: len({key for _, _, key in received(one, two)}) > MESSAGES, seconds=60)
             for consumer in (one, two):
                 await consumer.close_input()
                 await consumer.wait(30)
@@ -57,7 +59,7 @@ async def test_java_producers_and_two_java_consumers_lose_nothing(tmp_path, clie
         twice = len(arrived) - len(set(arrived))
         shares = [len(received(consumer)) for consumer in (one, two)]
         print(f"{len(arrived)} deliveries of {MESSAGES} messages, {twice} of them repeated; shares {shares}")
-        assert {key for _, _, key in arrived} == {f"key-{n}" for n in range(MESSAGES)}
+        assert {key for _, _, key in arrived} == {"probe", *(f"key-{n}" for n in range(MESSAGES))}
         per_queue = Counter(queue for queue, _, _ in set(arrived))
         for queue, count in per_queue.items():
             assert {offset for q, offset, _ in arrived if q == queue} == set(range(count))

@@ -6,7 +6,6 @@ import asyncio
 import importlib.util
 import os
 import signal
-import socket
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
@@ -23,6 +22,7 @@ from rocketmq_py.course.manifest import project_root
 from rocketmq_py.namesrv.config import NamesrvConfig
 from rocketmq_py.namesrv.server import Namesrv
 from rocketmq_py.testing.eventually import eventually
+from rocketmq_py.testing.free_port import free_port
 
 PROGRAM = project_root(Path(__file__).resolve()) / "docs/examples/transfer.py"
 SENDER_STEPS = ("half message stored", "debited, not committed", "debited", "broker told")
@@ -114,12 +114,6 @@ async def banks(folder: Path, namesrv: str) -> AsyncIterator[Banks]:
         yield made
     finally:
         await made.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.serial

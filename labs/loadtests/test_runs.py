@@ -15,7 +15,8 @@ from labs.interop.java_tools import jars
 from loadtests import timers
 from loadtests.bench import apache, rows
 from loadtests.bench.bench import Bench
-from loadtests.bench.processes import Server, free_port
+from loadtests.bench.processes import Server
+from rocketmq_py.testing.free_port import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -121,12 +122,32 @@ def test_locust_finds_every_step_of_every_order_behind_the_one_before(tmp_path: 
     assert requests["SEND"] == requests["RECEIVE"] > 0, run.stdout
 
 
+@pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed (extra: load)")
+def test_locust_gets_the_reply_to_every_question(tmp_path: Path) -> None:
+    """Claim: in the load of questions each gets its own reply, and one that gets none is told.
+
+    Experiment: two seconds of questions on a standalone server, then the same where nobody answers.
+    Observe: exit code 0 and no failure; then an exit code that is not 0, and no reply in the table.
+    """
+    namesrv, broker = free_port(), free_port()
+    command = [sys.executable, "-m", "rocketmq_py.cli.main", "standalone", "--store", str(tmp_path)]
+    with Server([*command, "--namesrv-port", str(namesrv), "--port", str(broker)], broker, None, rb"boot success"):
+        good = _locust(namesrv, "loadtests/questions.py")
+        bad = _locust(namesrv, "loadtests/questions.py", "RequestUser")
+    assert good.returncode == 0, good.stdout
+    assert re.search(r"^REQUEST +LoadTest +[1-9]\d* +0\(", good.stdout, re.MULTILINE), good.stdout
+    assert bad.returncode != 0, bad.stdout
+    asked = re.search(r"^REQUEST +LoadTest +(\d+) +(\d+)\(100", bad.stdout, re.MULTILINE)
+    assert asked is not None, bad.stdout
+    assert asked[1] == asked[2] != "0"
+
+
 def _locust(
-    namesrv: int, program: str = "loadtests/locustfile.py", **environment: str
+    namesrv: int, program: str = "loadtests/locustfile.py", *users: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     options = ["--headless", "-u", "4", "-r", "4", "-t", "2s", "--only-summary", "--namesrv", f"127.0.0.1:{namesrv}"]
     return subprocess.run(
-        [sys.executable, "-m", "locust", "-f", program, *options],
+        [sys.executable, "-m", "locust", "-f", program, *options, *users],
         cwd=ROOT,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,

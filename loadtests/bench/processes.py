@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Final
 
 from loadtests.bench.frames import OPAQUE, send_frames
+from rocketmq_py.testing.free_port import free_port
 
 #: Seconds in which a server must serve after its start, and end after SIGTERM.
 START_SECONDS: Final = 60.0
@@ -38,14 +39,6 @@ def start_pinned(command: list[str], core: int | None, **options: int | None) ->
     return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
         command, preexec_fn=pin, env=environment, **options
     )
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Server:

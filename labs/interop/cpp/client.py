@@ -1,11 +1,13 @@
 """A producer or a push consumer of the C++ core client, to be run by the Python that has `rocketmq` installed.
 
 client.py produce NAMESRV GROUP TOPIC COUNT [ordered KEYS | delayed WAITS]
+client.py prepare NAMESRV GROUP TOPIC BODY...      sends half messages and waits for its end; it can end none of them
 client.py consume NAMESRV GROUP TOPIC INSTANCE [ordered MILLIS]
 client.py fail NAMESRV GROUP TOPIC INSTANCE        messages fail at their first try; prints "TRIES QUEUE BODY"
 
 An ordered producer sends step N of the orders order-0, order-1 ... to the queue of the order, with the body
-"order-ORDER:STEP". WAITS are delay levels, or seconds as "5s", separated by commas, which messages take in turn.
+"order-ORDER:STEP". WAITS are separated by commas, and messages take them in turn: a delay level as "2", seconds as "5s",
+milliseconds as "1500ms", or milliseconds as "@1500", which ask for the time that is so far away.
 
 A consumer runs until its standard input ends and prints one line per message: "QUEUE OFFSET BODY"; in order, where each
 message takes MILLIS, "QUEUE BODY BEGIN END". What a listener raises the binding turns into success.
@@ -18,6 +20,17 @@ import threading
 import time
 
 from rocketmq.client import Message, Producer, PushConsumer, RecvMessage, SendStatus
+
+
+def delay(message: Message, wait: str) -> None:
+    if wait.startswith("@"):
+        message.set_property("TIMER_DELIVER_MS", str(time.time_ns() // 1_000_000 + int(wait[1:])))
+    elif wait.endswith("ms"):
+        message.set_property("TIMER_DELAY_MS", wait.removesuffix("ms"))
+    elif wait.endswith("s"):
+        message.set_property("TIMER_DELAY_SEC", wait.removesuffix("s"))
+    else:
+        message.set_delay_time_level(int(wait))
 
 
 def produce(namesrv: str, group: str, topic: str, count: str, mode: str = "", value: str = "1") -> None:
@@ -37,15 +50,27 @@ def produce(namesrv: str, group: str, topic: str, count: str, mode: str = "", va
             message.set_body(f"body {number}")
             if mode == "delayed":
                 waits = value.split(",")
-                wait = waits[number % len(waits)]
-                if wait.endswith("s"):
-                    message.set_property("TIMER_DELAY_SEC", wait[:-1])
-                else:
-                    message.set_delay_time_level(int(wait))
+                delay(message, waits[number % len(waits)])
             result = producer.send_sync(message)
         sent += result.status == SendStatus.OK
     producer.shutdown()
     print(f"sent {sent}", flush=True)
+
+
+def prepare(namesrv: str, group: str, topic: str, *bodies: str) -> None:
+    producer = Producer(group)
+    producer.set_namesrv_addr(namesrv)
+    producer.start()
+    for body in bodies:
+        message = Message(topic)
+        message.set_body(body)
+        # What the core's own transactional producer sets before it sends; this package has no way to reach that.
+        message.set_property("TRAN_MSG", "true")
+        message.set_property("PGROUP", group)
+        print(f"{body} {producer.send_sync(message).status.name}", flush=True)
+    print("sent", flush=True)
+    sys.stdin.read()
+    producer.shutdown()
 
 
 def consume(namesrv: str, group: str, topic: str, instance: str, mode: str = "", millis: str = "0") -> None:
@@ -94,4 +119,4 @@ def fail(namesrv: str, group: str, topic: str, instance: str) -> None:
 
 
 if __name__ == "__main__":
-    {"produce": produce, "consume": consume, "fail": fail}[sys.argv[1]](*sys.argv[2:])
+    {"produce": produce, "prepare": prepare, "consume": consume, "fail": fail}[sys.argv[1]](*sys.argv[2:])

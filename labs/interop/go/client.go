@@ -6,7 +6,8 @@
 //	client fail NAMESRV GROUP TOPIC                    every message fails; prints "TRIES QUEUE BODY"
 //
 // An ordered producer sends step N of the orders order-0, order-1 ... to the queue of the order, with the body
-// "order-ORDER:STEP". WAITS are delay levels, or seconds as "5s", separated by commas, which messages take in turn.
+// "order-ORDER:STEP". WAITS are separated by commas, and messages take them in turn: a delay level as "2", seconds as "5s",
+// milliseconds as "1500ms", or milliseconds as "@1500", which ask for the time that is so far away.
 //
 // A consumer runs until its standard input ends and prints one line per message: "QUEUE OFFSET BODY"; in order, where
 // each message takes MILLIS and the first one of each queue fails once, "QUEUE BODY BEGIN END".
@@ -51,6 +52,19 @@ func newProducer(namesrv, group string, selector producer.QueueSelector) rocketm
 	return sender
 }
 
+func delay(message *primitive.Message, wait string) {
+	if millis, found := strings.CutPrefix(wait, "@"); found {
+		due := time.Now().UnixMilli() + int64(number(millis))
+		message.WithProperty("TIMER_DELIVER_MS", strconv.FormatInt(due, 10))
+	} else if millis, found := strings.CutSuffix(wait, "ms"); found {
+		message.WithProperty("TIMER_DELAY_MS", millis)
+	} else if seconds, found := strings.CutSuffix(wait, "s"); found {
+		message.WithProperty("TIMER_DELAY_SEC", seconds)
+	} else {
+		message.WithDelayTimeLevel(number(wait))
+	}
+}
+
 func produce(namesrv, group, topic string, count int, keys int, waits []string) {
 	sender := newProducer(namesrv, group, producer.NewHashQueueSelector())
 	sent := 0
@@ -63,12 +77,7 @@ func produce(namesrv, group, topic string, count int, keys int, waits []string) 
 			message.WithShardingKey(order)
 		}
 		if len(waits) > 0 {
-			wait := waits[n%len(waits)]
-			if seconds, isTimer := strings.CutSuffix(wait, "s"); isTimer {
-				message.WithProperty("TIMER_DELAY_SEC", seconds)
-			} else {
-				message.WithDelayTimeLevel(number(wait))
-			}
+			delay(message, waits[n%len(waits)])
 		}
 		result, err := sender.SendSync(context.Background(), message)
 		check(err)

@@ -1,10 +1,12 @@
 // A producer or a push consumer of the Node client.
 //
 //   node client.js produce NAMESRV GROUP TOPIC COUNT [delayed WAITS]
+//   node client.js prepare NAMESRV GROUP TOPIC BODY...      sends half messages and waits for its end; it can end none
 //   node client.js consume NAMESRV GROUP TOPIC INSTANCE [ordered MILLIS]
 //   node client.js fail NAMESRV GROUP TOPIC            every message fails, two more tries; prints "TRIES QUEUE BODY"
 //
-// WAITS are delay levels, or seconds as "5s", separated by commas, which messages take in turn.
+// WAITS are separated by commas, and messages take them in turn: a delay level as "2", seconds as "5s", milliseconds as
+// "1500ms", or milliseconds as "@1500", which ask for the time that is so far away.
 //
 // A consumer runs until its standard input ends and prints one line per message: "QUEUE OFFSET BODY"; with `ordered`,
 // where each message takes MILLIS, "QUEUE BODY BEGIN END". That is no ordered consumption: this client knows no locks. It
@@ -19,6 +21,18 @@ const common = namesrv => ({
   nameSrv: namesrv, httpclient: {}, accessKeyId: 'key', accessKeySecret: 'secret', logger: quiet,
 });
 
+function delay(message, wait) {
+  if (wait.startsWith('@')) message.properties.TIMER_DELIVER_MS = String(Date.now() + Number(wait.slice(1)));
+  else if (wait.endsWith('ms')) message.properties.TIMER_DELAY_MS = wait.slice(0, -2);
+  else if (wait.endsWith('s')) message.properties.TIMER_DELAY_SEC = wait.slice(0, -1);
+  else message.delayTimeLevel = Number(wait);
+}
+
+async function inputEnds() {
+  process.stdin.resume();
+  await new Promise(resolve => process.stdin.once('end', resolve));
+}
+
 async function produce(namesrv, group, topic, count, mode, value) {
   const producer = new Producer({ ...common(namesrv), producerGroup: group });
   await producer.ready();
@@ -28,15 +42,27 @@ async function produce(namesrv, group, topic, count, mode, value) {
     message.keys = [ `key-${number}` ];
     if (mode === 'delayed') {
       const waits = value.split(',');
-      const wait = waits[number % waits.length];
-      if (wait.endsWith('s')) message.properties.TIMER_DELAY_SEC = wait.slice(0, -1);
-      else message.delayTimeLevel = Number(wait);
+      delay(message, waits[number % waits.length]);
     }
     const result = await producer.send(message);
     if (result.sendStatus === 'SEND_OK') sent++;
   }
   await producer.close();
   console.log(`sent ${sent}`);
+}
+
+async function prepare(namesrv, group, topic, ...bodies) {
+  const producer = new Producer({ ...common(namesrv), producerGroup: group });
+  await producer.ready();
+  for (const body of bodies) {
+    const message = new Message(topic, 'node', body);
+    // What a transactional producer sets before it sends; this client knows the mark, but no way to end a transaction.
+    Object.assign(message.properties, { TRAN_MSG: 'true', PGROUP: group });
+    console.log(`${body} ${(await producer.send(message)).sendStatus}`);
+  }
+  console.log('sent');
+  await inputEnds();
+  await producer.close();
 }
 
 async function consume(namesrv, group, topic, instance, mode, millis) {
@@ -53,8 +79,7 @@ async function consume(namesrv, group, topic, instance, mode, millis) {
   consumer.on('error', error => console.error(error));
   await consumer.ready();
   console.log('started');
-  process.stdin.resume();
-  await new Promise(resolve => process.stdin.once('end', resolve));
+  await inputEnds();
   await consumer.close();
 }
 
@@ -67,13 +92,12 @@ async function fail(namesrv, group, topic) {
   consumer.on('error', () => {});
   await consumer.ready();
   console.log('started');
-  process.stdin.resume();
-  await new Promise(resolve => process.stdin.once('end', resolve));
+  await inputEnds();
   await consumer.close();
 }
 
 const [ command, ...rest ] = process.argv.slice(2);
-({ produce, consume, fail })[command](...rest).then(() => process.exit(0), error => {
+({ produce, prepare, consume, fail })[command](...rest).then(() => process.exit(0), error => {
   console.error(error);
   process.exit(1);
 });
