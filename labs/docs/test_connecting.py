@@ -113,6 +113,22 @@ async def test_a_program_of_the_page_sends_and_receives(
         assert text in printed
 
 
+@pytest.mark.interop
+@pytest.mark.serial
+def test_the_clients_without_a_transactional_producer_still_have_none() -> None:
+    """The page says so for these versions; a newer one that has one wants a lab like those of Java and Go."""
+    cpp_client()
+    node_client()
+    python = str(cache_directory() / "cpp-client/bin/python")
+    look = (
+        "from rocketmq.ffi import dll; print(hasattr(dll, 'CreateProducer'), hasattr(dll, 'CreateTransactionProducer'))"
+    )
+    assert run([python, "-c", look], cache_directory()).split() == ["True", "False"]
+    exported = run(["node", "-p", "Object.keys(require('ali-ons')).join(' ')"], cache_directory() / "node-client")
+    assert "Producer" in exported.split()
+    assert "ransaction" not in exported
+
+
 def test_the_page_names_the_versions_that_the_labs_run() -> None:
     """A version on the page is the one that the interop labs fetch."""
     for path, pattern in (

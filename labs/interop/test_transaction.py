@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -310,6 +311,8 @@ async def test_a_store_with_open_transactions_goes_from_ours_to_apache_and_back(
             await send(one, *BODIES)
             await eventually(lambda: min(Counter(book.checked).values(), default=0) >= 2, 30)
         await until_delivered(namesrv, expected)
+    # Written at the stop, at the latest.
+    assert open_in(tmp_path / "store") == 3
 
     shutil.copytree(tmp_path / "store", tmp_path / "apache/store")
     async with apache_servers(tmp_path / "apache", **APACHE_SOON) as apache:
@@ -322,14 +325,23 @@ async def test_a_store_with_open_transactions_goes_from_ours_to_apache_and_back(
             await settled(apache)
         expected = COMMITTED + Counter(["commit-3"])
         assert await delivered(apache.namesrv) == expected
+        # It began with our count of three, all of which it saw the end of; two of four new ones are open.
+        assert open_in(tmp_path / "apache/store") == 2
 
     async with our_broker_on(tmp_path / "apache/store", tmp_path, **SOON) as namesrv:
         book = Book()
         async with producer(namesrv, book, "three"):
             await until_delivered(namesrv, expected + Counter(["unknown-commit-3"]))
             assert set(book.checked) == {"unknown-commit-3", "unknown-rollback-3"}
+    assert open_in(tmp_path / "apache/store") == 0
     async with our_broker_on(tmp_path / "apache/store", tmp_path, **never) as namesrv:
         assert await delivered(namesrv) == expected + Counter(["unknown-commit-3"])
+
+
+def open_in(store: Path) -> int:
+    """Return how many transactions a store's file of counts says are open."""
+    counts = json.loads((store / "config/transactionMetrics").read_bytes())["transactionCount"]
+    return int(counts[TOPIC]["count"])
 
 
 async def settled(apache: ApacheServers) -> None:

@@ -90,6 +90,8 @@ class BrokerConfig(TlsSettings):
     #: How often it is asked about before it is set aside.
     transaction_check_max: int = 15
     transaction_check_interval: int = 30_000
+    #: Milliseconds between two writes of the counts of open transactions.
+    transaction_metric_flush_interval: int = 3_000
     #: Longest body of an op record, in characters, and how long a decision may wait for company in one.
     transaction_op_msg_max_size: int = 4_096
     transaction_op_batch_interval: int = 3_000

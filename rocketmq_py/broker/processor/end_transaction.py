@@ -26,6 +26,7 @@ from rocketmq_py.broker.transaction.check_rules import too_late_to_end
 from rocketmq_py.broker.transaction.half_message import HALF_QUEUE_ID, committed, origin_of
 from rocketmq_py.broker.transaction.op_batch import TransactionalOpBatchService
 from rocketmq_py.broker.transaction.op_search import Found, OpSearch
+from rocketmq_py.broker.transaction.transaction_metrics import TransactionMetrics
 from rocketmq_py.broker.transaction.transaction_table import HalfState, TransactionTable
 from rocketmq_py.common import properties as names
 from rocketmq_py.common.errors import CorruptDataError, InvalidInputError
@@ -58,11 +59,13 @@ class Ending:
     Attributes:
         half: the half message that the first request named.
         header: the first request's header.
+        was_open: it was not set aside before.
         requests: the first request, and those that came meanwhile for the same transaction.
     """
 
     half: Record
     header: EndTransactionRequestHeader
+    was_open: bool
     requests: list[Request] = field(default_factory=list)
 
 
@@ -76,6 +79,7 @@ class EndTransactionProcessor:
         table: what is decided.
         ops: writes op records.
         search: finds old decisions.
+        metrics: counts open transactions.
         statistics: counts what reaches a topic.
     """
 
@@ -88,6 +92,7 @@ class EndTransactionProcessor:
         table: TransactionTable,
         ops: TransactionalOpBatchService,
         search: OpSearch,
+        metrics: TransactionMetrics,
         statistics: BrokerStatsManager,
     ) -> None:
         self._config = config
@@ -96,6 +101,7 @@ class EndTransactionProcessor:
         self._table = table
         self._ops = ops
         self._search = search
+        self._metrics = metrics
         self._statistics = statistics
         # By the queue offset of the transaction's first half message.
         self._under_way: dict[int, Ending] = {}
@@ -172,7 +178,7 @@ class EndTransactionProcessor:
         state = self._table.state(half.queue_offset, origin)
         if state is HalfState.DECIDED:
             return answer()
-        self._under_way[origin] = Ending(half, header, [request])
+        self._under_way[origin] = Ending(half, header, state is HalfState.UNDECIDED, [request])
         if state is HalfState.PASSED:
             return self._end_passed(origin)
         self._decide(origin)
@@ -207,7 +213,9 @@ class EndTransactionProcessor:
             decision = self._table.decide(half.queue_offset, origin)
 
             def recorded(result: PutMessageResult) -> None:
-                if not result.is_stored:
+                if result.is_stored:
+                    self._count_end(ending)
+                else:
                     self._table.undo(decision)
                 self._finish(origin, self._refusal(result.status))
 
@@ -223,12 +231,17 @@ class EndTransactionProcessor:
         def stored(result: PutMessageResult) -> None:
             if result.is_stored:
                 self._statistics.topic_put(draft.topic).add(1, len(draft.body))
+                self._count_end(ending)
                 self._ops.add(decision.offsets)
             else:
                 self._table.undo(decision)
             self._finish(origin, self._refusal(result.status))
 
         self._store.put([draft], stored)
+
+    def _count_end(self, ending: Ending) -> None:
+        if ending.was_open:
+            self._metrics.ended(ending.half.properties)
 
     def _refusal(self, status: PutMessageStatus) -> Refusal | None:
         if status.is_stored:

@@ -18,6 +18,7 @@ from rocketmq_py.broker.transaction.check_rules import HOUR_MS
 from rocketmq_py.broker.transaction.half_message import origin_of, resumed
 from rocketmq_py.broker.transaction.op_batch import TransactionalOpBatchService
 from rocketmq_py.broker.transaction.op_search import Found, OpSearch
+from rocketmq_py.broker.transaction.transaction_metrics import TransactionMetrics
 from rocketmq_py.broker.transaction.transaction_table import HalfState, Place, TransactionTable
 from rocketmq_py.common import properties as names
 from rocketmq_py.common.environment import Clock
@@ -56,6 +57,7 @@ class ResumeHalfMessageProcessor:
         table: TransactionTable,
         ops: TransactionalOpBatchService,
         search: OpSearch,
+        metrics: TransactionMetrics,
         clock: Clock,
         reserved_hours: int,
     ) -> None:
@@ -63,6 +65,7 @@ class ResumeHalfMessageProcessor:
         self._table = table
         self._ops = ops
         self._search = search
+        self._metrics = metrics
         self._clock = clock
         self._reserved_hours = reserved_hours
         # One at a time: of two requests for one message the second has to see what the first did.
@@ -114,6 +117,7 @@ class ResumeHalfMessageProcessor:
         if _knows_origin(message):
             origin = origin_of(message)
             self._table.copied(origin, origin, Place(result.queue_offset, result.wrote_offset))
+        self._metrics.begun(message.properties)
         logger.info("the message at %d is checked again, as an operator asks", message.physical_offset)
         return answer()
 

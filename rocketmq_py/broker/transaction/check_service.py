@@ -32,6 +32,7 @@ from rocketmq_py.broker.transaction.half_message import HALF_QUEUE_ID, copied, o
 from rocketmq_py.broker.transaction.load import GROUP
 from rocketmq_py.broker.transaction.op_batch import OP_QUEUE_ID, TransactionalOpBatchService
 from rocketmq_py.broker.transaction.op_search import read_some, records_of
+from rocketmq_py.broker.transaction.transaction_metrics import TransactionMetrics
 from rocketmq_py.broker.transaction.transaction_table import Place, TransactionTable
 from rocketmq_py.common.environment import Clock
 from rocketmq_py.common.record import Record
@@ -89,6 +90,7 @@ class TransactionalMessageCheckService:
         table: what is decided.
         ops: writes op records.
         sender: asks producers.
+        metrics: counts open transactions.
         clock: the wall clock.
         make_topic: makes the topic of what is set aside, and returns when it is on disk.
 
@@ -109,6 +111,7 @@ class TransactionalMessageCheckService:
         table: TransactionTable,
         ops: TransactionalOpBatchService,
         sender: CheckSender,
+        metrics: TransactionMetrics,
         clock: Clock,
         make_topic: Callable[[], Awaitable[None]],
     ) -> None:
@@ -122,6 +125,7 @@ class TransactionalMessageCheckService:
         self._table = table
         self._ops = ops
         self._sender = sender
+        self._metrics = metrics
         self._clock = clock
         self._make_topic = make_topic
         self._running = asyncio.Lock()
@@ -259,6 +263,7 @@ class TransactionalMessageCheckService:
                 self._note_copy(step, result)
         elif result.status in _NEVER:
             self.totals.unusable += 1
+            self._note_end(step.half)
             logger.error(
                 "the half message at offset %d of the log cannot be stored again (%s) and is passed undecided",
                 step.half.physical_offset,
@@ -269,12 +274,18 @@ class TransactionalMessageCheckService:
 
     def _note_set_aside(self, half: Record) -> None:
         self.totals.set_aside += 1
+        self._note_end(half)
         self._table.given_up(origin_of(half))
         logger.warning(
             "the half message at offset %d of the log was set aside: no producer decided it in %d checks or in time",
             half.physical_offset,
             self._config.transaction_check_max,
         )
+
+    def _note_end(self, half: Record) -> None:
+        # One that was decided while this put was under way is counted already.
+        if not self._table.is_over(half.queue_offset, origin_of(half)):
+            self._metrics.ended(half.properties)
 
     def _note_copy(self, step: Step, result: PutMessageResult) -> None:
         place = Place(result.queue_offset, result.wrote_offset)

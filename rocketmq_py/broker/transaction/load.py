@@ -14,6 +14,7 @@ Source: `TransactionalMessageServiceImpl#fillOpRemoveMap`, RocketMQ 5.3; the las
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,6 +23,7 @@ from rocketmq_py.broker.consumer_offset import NO_OFFSET, ConsumerOffsetManager
 from rocketmq_py.broker.transaction.half_message import HALF_QUEUE_ID, origin_of
 from rocketmq_py.broker.transaction.op_batch import OP_QUEUE_ID, decode_op_body
 from rocketmq_py.broker.transaction.op_search import is_op, read_queue
+from rocketmq_py.broker.transaction.transaction_metrics import TransactionMetrics, real_topic_of
 from rocketmq_py.broker.transaction.transaction_table import Place, TransactionTable
 from rocketmq_py.common.environment import RunBlocking
 from rocketmq_py.common.sys_flag import TRANSACTION_COMMIT, transaction_type
@@ -43,10 +45,12 @@ class Undecided:
 
     Attributes:
         by_place: physical offset of a half message -> its queue offset and that of the first one of its transaction.
+        topics: queue offset of the first half message of a transaction -> the topic where it is to be visible.
         first_place: the smallest of the physical offsets.
     """
 
     by_place: dict[int, tuple[int, int]] = field(default_factory=dict)
+    topics: dict[int, str] = field(default_factory=dict)
 
     @property
     def first_place(self) -> int:
@@ -61,6 +65,7 @@ class TransactionLoader:
         store: the queues and the log.
         offsets: the stored progress.
         table: what is filled.
+        metrics: what is counted anew.
         run_blocking: for reading the log.
         add_op: told of a decision that no op record names.
         after_crash: tells whether the last process did not stop in order, so that commits may lack their op records.
@@ -71,6 +76,7 @@ class TransactionLoader:
         store: MessageStore,
         offsets: ConsumerOffsetManager,
         table: TransactionTable,
+        metrics: TransactionMetrics,
         run_blocking: RunBlocking,
         add_op: Callable[[Sequence[int]], None],
         after_crash: Callable[[], bool],
@@ -78,12 +84,14 @@ class TransactionLoader:
         self._store = store
         self._offsets = offsets
         self._table = table
+        self._metrics = metrics
         self._run_blocking = run_blocking
         self._add_op = add_op
         self._after_crash = after_crash
 
     async def start(self) -> None:
         """Fill the table, before the broker serves anybody."""
+        self._metrics.load()
         await self.load()
 
     async def load(self, *, is_taken_over: bool = False, writes_ops: bool = True) -> None:
@@ -98,6 +106,7 @@ class TransactionLoader:
         undecided = await self._read_halves(decided)
         if undecided.by_place and (is_taken_over or self._after_crash()):
             await self._read_log(undecided, writes_ops=writes_ops)
+        self._metrics.revise(Counter(undecided.topics.values()))
 
     def _progress(self, topic: str, queue_id: int) -> int:
         low, high = self._store.min_offset(topic, queue_id), self._store.max_offset(topic, queue_id)
@@ -123,6 +132,7 @@ class TransactionLoader:
                 self._table.recorded((offset,), op)
                 continue
             undecided.by_place[record.physical_offset] = (offset, origin)
+            undecided.topics[origin] = real_topic_of(record.properties)
             if origin != offset:
                 self._table.copied(offset, origin, Place(offset, record.physical_offset))
         return undecided
@@ -135,6 +145,7 @@ class TransactionLoader:
                 half = undecided.by_place.get(place)
                 if half is not None and not self._table.is_over(*half):
                     offsets = self._table.decide(*half).offsets
+                    undecided.topics.pop(half[1], None)
                     if writes_ops:
                         self._add_op(offsets)
                     found += 1
