@@ -119,6 +119,7 @@ class ReplicasManager:
         self._wanted = asyncio.Event()
         self._set_wanted = asyncio.Event()
         self._is_notified = False
+        self._beat_now = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._beating: dict[str, asyncio.Task[None]] = {}
         # When the last heartbeat was sent that the controllers' leader has answered.
@@ -224,7 +225,10 @@ class ReplicasManager:
                         task = loop.create_task(self._beat_once(address), name=f"heartbeat to {address}")
                         self._beating[address] = task
                         task.add_done_callback(functools.partial(self._beaten, address))
-            await asyncio.sleep(interval)
+            self._beat_now.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await self._beat_now.wait()
 
     def _beaten(self, address: str, task: asyncio.Task[None]) -> None:
         self._beating.pop(address, None)
@@ -287,6 +291,8 @@ class ReplicasManager:
         if self.broker_id < 0:
             # Nobody looks at the id of a broker that is fenced and not registered anywhere.
             self.broker_id = self._replication.broker_id = self._config.broker_id = await self._find_id()
+            # Who was never heard of is elected by nobody, and let into no set.
+            self._beat_now.set()
         info = await self._controllers.register(self.broker_id)
         self._is_registered = True
         await self._apply(info)
@@ -344,6 +350,8 @@ class ReplicasManager:
         self._lease_renewed()
         self._tick.accept(UNKNOWN_ROLE)
         self._tick.accept(CHANGING)
+        if not self.has_lease():
+            self._beat_now.set()
 
     async def _to_slave(self, info: ReplicaInfo) -> None:
         is_new = self.standing is not Standing.SLAVE or info.master_epoch > self._epoch
