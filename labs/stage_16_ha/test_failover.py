@@ -72,7 +72,7 @@ async def test_consumers_read_on_from_the_slave_when_the_master_is_gone(
     """Claim: consumers read from the slave when the master is down, and from slave 1 only when they are slow.
 
     Experiment: two slaves; a consumer has read half of 200 messages when the master goes.
-    Observe: it gets each of the others once, within the time of a route refresh.
+    Observe: it gets each of the others once, within seconds: it need not wait for the next refresh of its routes.
     """
     # The reader takes few at a time, so that most are still to be read when the master goes.
     few = {"pull_threshold_for_queue": 4, "pull_batch_size": 2}
@@ -87,7 +87,9 @@ async def test_consumers_read_on_from_the_slave_when_the_master_is_gone(
         stopped = asyncio.get_running_loop().time()
         await eventually(lambda: len(reader.got) >= 200, 60)
         assert reader.bodies == Counter(str(number) for number in range(200))
-        assert reader.got[-1][1] - stopped < 35, "Longer than until the next refresh of the route"
+        assert reader.got[-1][1] - stopped < 5, (
+            "Does a consumer that cannot reach its broker wait for the next refresh of its routes?"
+        )
 
 
 @pytest.mark.claim("ha-04")

@@ -23,8 +23,9 @@ app = typer.Typer(no_args_is_help=True, help="Run a whole cluster on this machin
 
 #: Signals that may be sent: to end a member at once or in order, to pause it and to let it go on.
 SIGNALS = ("KILL", "TERM", "STOP", "CONT")
-#: A base port of 0 is looked for among these.
-SEARCHED_PORTS = range(20_000, 60_000, 600)
+#: A base port of 0 is looked for among these: below the ports that systems give to outgoing connections, one of which
+#: could take the port of a member that is stopped for a while.
+SEARCHED_PORTS = range(20_000, 32_000, 120)
 
 DirOption = Annotated[
     Path, typer.Option("--dir", help="Folder of the cluster: configuration, stores, logs.", show_default=False)
