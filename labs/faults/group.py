@@ -23,6 +23,7 @@ from rocketmq_py.cli.cluster import search_ports
 from rocketmq_py.cli.local_cluster import LocalCluster
 from rocketmq_py.cli.topology import Kind, Member, lay_out, read_topology
 from rocketmq_py.client.admin.client import AdminClient
+from rocketmq_py.client.admin.controllers import ControllerAdmin
 from rocketmq_py.client.errors import ClientError
 from rocketmq_py.common.environment import SystemClock, system_environment
 from rocketmq_py.common.host import split_address
@@ -154,11 +155,9 @@ class Group:
         """Return the name of the process that is leader of the controllers."""
         deadline = self.clock() + seconds
         controllers = {
-            member.ports[-1]: member.name for member in self.cluster.members if member.kind is not Kind.BROKER
+            member.ports[-1]: member.name for member in self.cluster.members if member.name in self._controllers
         }
-        for port in itertools.cycle(
-            port for port, name in controllers.items() if name != "namesrv" or not self._has_alone
-        ):
+        for port in itertools.cycle(controllers):
             remoting = RemotingClient(SystemClock())
             try:
                 command = RemotingCommand.create_request(RequestCode.CONTROLLER_GET_METADATA_INFO)
@@ -176,8 +175,10 @@ class Group:
         raise AssertionError("there is no controller")
 
     @property
-    def _has_alone(self) -> bool:
-        return any(member.kind is Kind.CONTROLLER for member in self.cluster.members)
+    def _controllers(self) -> list[str]:
+        """The processes with a controller in them."""
+        alone = [member.name for member in self.cluster.members if member.kind is Kind.CONTROLLER]
+        return alone or ["namesrv"]
 
     # --- load -----------------------------------------------------------------------------------------------------------
 
@@ -241,16 +242,34 @@ class Group:
             await asyncio.sleep(0.1)
 
     async def settled_under_load(self, seconds: float = 30.0) -> None:
-        """Wait until all brokers answer and no slave is far behind the master that goes on."""
+        """Wait until all brokers answer and no slave is far behind the master that goes on; with a controller, until the
+        sync-state set has all of them: nobody else may become master.
+        """
         deadline = self.clock() + seconds
         while True:
             brokers = [status for status in await self.cluster.status() if status.kind == Kind.BROKER.value]
             slaves = [status for status in brokers if status.role == "SLAVE"]
             if len(slaves) == len(brokers) - 1 and all(0 <= status.behind < 100_000 for status in slaves):
-                return
+                addresses = {status.address for status in brokers}
+                if not self.is_controlled or await self._in_sync() == addresses:
+                    return
             if self.clock() > deadline:
                 raise AssertionError(f"after {seconds} s slaves are behind: {brokers}\n{self.said()}")
             await asyncio.sleep(0.1)
+
+    async def _in_sync(self) -> set[str]:
+        """Return the addresses of the sync-state set."""
+        addresses = ";".join(
+            f"127.0.0.1:{member.ports[-1]}" for member in self.cluster.members if member.name in self._controllers
+        )
+        remoting = RemotingClient(SystemClock())
+        try:
+            found = await ControllerAdmin(remoting, SystemClock(), addresses).sync_state(["broker-a"])
+        except (RemotingError, ClientError):
+            return set()
+        finally:
+            await remoting.close()
+        return {replica.broker_address for replica in found["broker-a"].in_sync_replicas} if found else set()
 
     async def read(self, name: str) -> list[list[bytes]]:
         """Return the bodies of every queue as a broker serves them."""

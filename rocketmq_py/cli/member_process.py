@@ -187,7 +187,9 @@ def start_of(pid: int) -> str | None:
         return None
     # The name in parentheses may hold anything; field 3 follows the last one. Field 22 counts ticks since the boot.
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else f"{fields[19]} {_boot_id()}"
+    # A zombie with threads is not over: one of them may wait for a disk, and until it is gone the ports are taken.
+    is_over = fields[0] == "X" or (fields[0] == "Z" and int(fields[17]) <= 1)
+    return None if is_over else f"{fields[19]} {_boot_id()}"
 
 
 def _boot_id() -> str:
