@@ -111,6 +111,9 @@ def test_controllers_know_each_other_and_brokers_know_all_of_them() -> None:
         assert settings["controllerDLegerSelfId"].value == f"n{number}"
     assert (store_config.all_ack_in_sync_state_set, store_config.min_in_sync_replicas) == (True, 2)
     assert members["broker-n0"].broker_id == -1
+    # Without a base port they are where `rmq-py controller` and RocketMQ's files look for them.
+    assert laid_out("controller-3n")["controller-n0"].address == "127.0.0.1:9878"
+    assert laid_out("controller")["namesrv"].ports == (9876, 9878)
 
 
 def test_a_file_written_for_another_machine_runs_on_this_one(tmp_path: Path) -> None:

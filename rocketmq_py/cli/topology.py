@@ -22,7 +22,7 @@ from rocketmq_py.common.environment import Environment
 
 LOOPBACK: Final = "127.0.0.1"
 #: Ports without `--base-port`: those that clients try first.
-NAMESRV_PORT, BROKER_PORT = 9876, 10911
+NAMESRV_PORT, CONTROLLER_PORT, BROKER_PORT = 9876, 9878, 10911
 #: With a base port: name servers there, controllers and brokers at these distances.
 CONTROLLER_DISTANCE, BROKER_DISTANCE = 5, 12
 #: So many processes of one kind fit between the ports of the next kind.
@@ -221,11 +221,13 @@ def _choose_ports(
 ) -> _Ports:
     base = NAMESRV_PORT if base_port is None else base_port
     first_broker = BROKER_PORT if base_port is None else base_port + BROKER_DISTANCE
+    is_usual = base_port is None and base + len(servers) <= CONTROLLER_PORT
+    first_controller = CONTROLLER_PORT if is_usual else base + CONTROLLER_DISTANCE
     if first_broker + len(brokers) * PORT_STEP > 65_535:
         raise CliError(f"--base-port {base} leaves too few ports below 65536 for {len(brokers)} brokers", Exit.USAGE)
     return _Ports(
         {file.name: base + index for index, file in enumerate(servers)},
-        {file.name: base + CONTROLLER_DISTANCE + index for index, file in enumerate(controllers)},
+        {file.name: first_controller + index for index, file in enumerate(controllers)},
         {file.name: first_broker + index * PORT_STEP for index, file in enumerate(brokers)},
         {file.name: file.get("controllerDLegerSelfId") or f"n{index}" for index, file in enumerate(controllers)},
     )
