@@ -11,8 +11,9 @@ from rocketmq_py.remoting.codes import RequestCode
 from rocketmq_py.remoting.command import RemotingCommand
 from rocketmq_py.remoting.header import encode_header
 from rocketmq_py.remoting.headers import controller as headers
+from rocketmq_py.testing.free_port import free_port
 
-from .processes import Server, free_port, rmq, rmq_json, run
+from .processes import Server, rmq, rmq_json, run
 
 GROUP = {"cluster_name": "DefaultCluster", "broker_name": "broker-a"}
 

@@ -24,8 +24,10 @@ from rocketmq_py.broker.transaction.half_message import HALF_QUEUE_ID, origin_of
 from rocketmq_py.broker.transaction.op_batch import OP_QUEUE_ID, decode_op_body
 from rocketmq_py.broker.transaction.op_search import is_op, read_queue
 from rocketmq_py.broker.transaction.transaction_metrics import TransactionMetrics, real_topic_of
-from rocketmq_py.broker.transaction.transaction_table import Place, TransactionTable
+from rocketmq_py.broker.transaction.transaction_table import UNWRITTEN, HalfState, Place, TransactionTable
 from rocketmq_py.common.environment import RunBlocking
+from rocketmq_py.common.errors import CorruptDataError
+from rocketmq_py.common.record import read_record
 from rocketmq_py.common.sys_flag import TRANSACTION_COMMIT, transaction_type
 from rocketmq_py.common.topic import TRANS_HALF_TOPIC, TRANS_OP_HALF_TOPIC
 from rocketmq_py.store.commit_log import CommitLog
@@ -45,12 +47,19 @@ class Undecided:
 
     Attributes:
         by_place: physical offset of a half message -> its queue offset and that of the first one of its transaction.
+        by_origin: queue offset of a transaction's first half message -> those of all that are known of it.
         topics: queue offset of the first half message of a transaction -> the topic where it is to be visible.
         first_place: the smallest of the physical offsets.
     """
 
     by_place: dict[int, tuple[int, int]] = field(default_factory=dict)
+    by_origin: dict[int, list[int]] = field(default_factory=dict)
     topics: dict[int, str] = field(default_factory=dict)
+
+    def add(self, place: int, offset: int, origin: int) -> None:
+        """Note a half message."""
+        self.by_place[place] = (offset, origin)
+        self.by_origin.setdefault(origin, []).append(offset)
 
     @property
     def first_place(self) -> int:
@@ -131,7 +140,7 @@ class TransactionLoader:
             if op is not None:
                 self._table.recorded((offset,), op)
                 continue
-            undecided.by_place[record.physical_offset] = (offset, origin)
+            undecided.add(record.physical_offset, offset, origin)
             undecided.topics[origin] = real_topic_of(record.properties)
             if origin != offset:
                 self._table.copied(offset, origin, Place(offset, record.physical_offset))
@@ -142,9 +151,12 @@ class TransactionLoader:
         while offset < log.max_offset:
             prepared, following = await self._run_blocking(commits_in, log, offset, CHUNK)
             for place in prepared:
-                half = undecided.by_place.get(place)
-                if half is not None and not self._table.is_over(*half):
-                    offsets = self._table.decide(*half).offsets
+                # A producer may name the first half message long after a copy of it was made, and that one was passed.
+                half = undecided.by_place.get(place) or await self._half_at(place)
+                if half is not None and self._table.state(*half) is HalfState.UNDECIDED:
+                    # Older copies, too: the stored progress may lie before them.
+                    offsets = sorted({*self._table.decide(*half).offsets, *undecided.by_origin.get(half[1], ())})
+                    self._table.recorded(offsets, UNWRITTEN)
                     undecided.topics.pop(half[1], None)
                     if writes_ops:
                         self._add_op(offsets)
@@ -154,6 +166,17 @@ class TransactionLoader:
             offset = following
         if found:
             logger.info("%d transactions were committed before the crash and are now recorded as decided", found)
+
+    async def _half_at(self, place: int) -> tuple[int, int] | None:
+        """Return queue offset and origin of the half message at a physical offset; None if it is there no more."""
+        data = await self._store.look_message(place)
+        try:
+            record = None if data is None else read_record(data)
+        except CorruptDataError:
+            return None
+        if record is None or record.topic != TRANS_HALF_TOPIC.encode():
+            return None
+        return record.queue_offset, origin_of(record)
 
 
 def commits_in(log: CommitLog, start: int, size: int) -> tuple[list[int], int]:
