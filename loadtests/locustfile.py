@@ -130,6 +130,7 @@ class Run:
         repeated: messages that came again, as they may when queues change hands.
         rolled_back: numbers of messages that must not come.
         under_way: sends that are not counted yet.
+        started: users whose clients have started.
     """
 
     def __init__(self, environment: Environment) -> None:
@@ -147,6 +148,7 @@ class Run:
         self.repeated = 0
         self.rolled_back: set[str] = set()
         self.under_way = 0
+        self.started = 0
         self._numbers = itertools.count(1)
         self._arrivals: deque[tuple[str, str, float, int]] = deque()
         self._missing: set[str] = set()
@@ -259,6 +261,7 @@ class ProducerUser(User):
         self.run_state = run_of(self.environment)
         self.producer = self.make_producer(self.run_state)
         self.run_state.loop.run(self.producer.start())
+        self.run_state.started += 1
         # Users that were spawned together would otherwise send together for ever.
         gevent.sleep(random.random() / self.environment.parsed_options.rate)
 
@@ -313,6 +316,7 @@ class ConsumerUser(User):
         self.consumer.subscribe(run.topic)
         self.consumer.register_listener(self.listener(run))
         run.loop.run(self.consumer.start())
+        run.started += 1
 
     def listener(self, run: Run) -> Listener:
         """Return what takes the messages."""
@@ -346,6 +350,12 @@ def add_options(parser: LocustArgumentParser) -> None:
     parser.add_argument("--queues", type=int, default=8, help="queues of the topic on each broker")
     parser.add_argument("--group", default="LoadTestGroup", help="consumer group")
     parser.add_argument("--body-size", type=int, default=128, help="bytes of one message")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=0.0,
+        help="length of a run from the moment when all users have started; instead of -t",
+    )
     parser.add_argument("--rate", type=float, default=20.0, help="messages a second of one producer user")
 
 
@@ -361,7 +371,19 @@ def begin(environment: Environment, **_: Any) -> None:
     except Exception as error:
         logger.error("no topic could be made at name server %s: %s", run.name_servers, error)
         environment.process_exit_code = 2
-        environment.runner.quit()
+        # The start goes on after this, and would undo an end that came before it.
+        gevent.spawn_later(COUNT_SECONDS, environment.runner.quit)
+        return
+    if environment.parsed_options.seconds:
+        gevent.spawn(end_in_time, environment)
+
+
+def end_in_time(environment: Environment) -> None:
+    """End a run `--seconds` after its last user has started. Locust's own `-t` counts from before the first one."""
+    while run_of(environment).started < environment.parsed_options.num_users:
+        gevent.sleep(COUNT_SECONDS)
+    gevent.sleep(environment.parsed_options.seconds)
+    environment.runner.quit()
 
 
 @events.test_stopping.add_listener

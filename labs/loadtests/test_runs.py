@@ -145,7 +145,18 @@ def test_locust_gets_the_reply_to_every_question(tmp_path: Path) -> None:
 def _locust(
     namesrv: int, program: str = "loadtests/locustfile.py", *users: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    options = ["--headless", "-u", "4", "-r", "4", "-t", "2s", "--only-summary", "--namesrv", f"127.0.0.1:{namesrv}"]
+    options = [
+        "--headless",
+        "-u",
+        "4",
+        "-r",
+        "4",
+        "--seconds",
+        "2",
+        "--only-summary",
+        "--namesrv",
+        f"127.0.0.1:{namesrv}",
+    ]
     return subprocess.run(
         [sys.executable, "-m", "locust", "-f", program, *options, *users],
         cwd=ROOT,
@@ -153,5 +164,5 @@ def _locust(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=150,
     )
