@@ -48,12 +48,15 @@ async def test_open_transactions_are_counted_by_their_real_topic(tmp_path: Path,
         lab.book.local = {"b": ROLLBACK} | dict.fromkeys("cde", UNKNOW)
         *_, c, d, _ = await send(lab, *"abcde")
         async with lab.producer("plain") as producer:
-            assert (await producer.send(Message.of(TOPIC, b"plain"))).is_ok
+            for level in (0, 1):
+                other = Message.of(TOPIC, b"no transaction")
+                other.delay_level = level
+                assert (await producer.send(other)).is_ok
         await asyncio.sleep(4)
         assert count(lab) == 3
         first = file_of(lab)
         assert set(first) == {"dataVersion", "transactionCount"}
-        assert first["transactionCount"][TOPIC]["count"] == 3
+        assert {topic: entry["count"] for topic, entry in first["transactionCount"].items()} == {TOPIC: 3}
         for half, state, left in ((c, TRANSACTION_COMMIT, 2), (d, TRANSACTION_ROLLBACK, 1)):
             for _ in range(2):
                 assert (await lab.end(half, state)).code == 0
