@@ -24,10 +24,8 @@ from rocketmq_py.broker.transaction.half_message import HALF_QUEUE_ID, origin_of
 from rocketmq_py.broker.transaction.op_batch import OP_QUEUE_ID, decode_op_body
 from rocketmq_py.broker.transaction.op_search import is_op, read_queue
 from rocketmq_py.broker.transaction.transaction_metrics import TransactionMetrics, real_topic_of
-from rocketmq_py.broker.transaction.transaction_table import UNWRITTEN, HalfState, Place, TransactionTable
+from rocketmq_py.broker.transaction.transaction_table import UNWRITTEN, Place, TransactionTable
 from rocketmq_py.common.environment import RunBlocking
-from rocketmq_py.common.errors import CorruptDataError
-from rocketmq_py.common.record import read_record
 from rocketmq_py.common.sys_flag import TRANSACTION_COMMIT, transaction_type
 from rocketmq_py.common.topic import TRANS_HALF_TOPIC, TRANS_OP_HALF_TOPIC
 from rocketmq_py.store.commit_log import CommitLog
@@ -151,9 +149,8 @@ class TransactionLoader:
         while offset < log.max_offset:
             prepared, following = await self._run_blocking(commits_in, log, offset, CHUNK)
             for place in prepared:
-                # A producer may name the first half message long after a copy of it was made, and that one was passed.
-                half = undecided.by_place.get(place) or await self._half_at(place)
-                if half is not None and self._table.state(*half) is HalfState.UNDECIDED:
+                half = undecided.by_place.get(place)
+                if half is not None and not self._table.is_over(*half):
                     # Older copies, too: the stored progress may lie before them.
                     offsets = sorted({*self._table.decide(*half).offsets, *undecided.by_origin.get(half[1], ())})
                     self._table.recorded(offsets, UNWRITTEN)
@@ -166,17 +163,6 @@ class TransactionLoader:
             offset = following
         if found:
             logger.info("%d transactions were committed before the crash and are now recorded as decided", found)
-
-    async def _half_at(self, place: int) -> tuple[int, int] | None:
-        """Return queue offset and origin of the half message at a physical offset; None if it is there no more."""
-        data = await self._store.look_message(place)
-        try:
-            record = None if data is None else read_record(data)
-        except CorruptDataError:
-            return None
-        if record is None or record.topic != TRANS_HALF_TOPIC.encode():
-            return None
-        return record.queue_offset, origin_of(record)
 
 
 def commits_in(log: CommitLog, start: int, size: int) -> tuple[list[int], int]:
