@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
-from rocketmq_py.common.errors import ConfigError, InvalidInputError
-from rocketmq_py.common.live_config import ConfigNotAllowedError, LiveConfig
+from rocketmq_py.common.errors import InvalidInputError
+from rocketmq_py.common.live_config import LiveConfig
 from rocketmq_py.controller.broker_group import BrokerGroups
 from rocketmq_py.controller.config import ControllerConfig
 from rocketmq_py.controller.consensus import Consensus
@@ -22,6 +22,7 @@ from rocketmq_py.remoting.command import RemotingCommand
 from rocketmq_py.remoting.header import decode_header
 from rocketmq_py.remoting.headers import controller as headers
 from rocketmq_py.remoting.java_json import decode_body, encode_body
+from rocketmq_py.remoting.live_config_request import change_settings
 from rocketmq_py.remoting.processors import Processors, Request
 
 HEARTBEAT_REMARK = "Heart beat success"
@@ -159,13 +160,7 @@ class ControllerRequestProcessor:
 
     async def update_config(self, request: Request) -> RemotingCommand:
         """Change settings of this controller (1009)."""
-        try:
-            await self._live_config.update(bytes(request.command.body), request.connection.remote_address)
-        except ConfigNotAllowedError as error:
-            return answer(ResponseCode.NO_PERMISSION, str(error))
-        except ConfigError as error:
-            return answer(ResponseCode.SYSTEM_ERROR, str(error))
-        return answer()
+        return await change_settings(self._live_config, request)
 
     def get_config(self, request: Request) -> RemotingCommand:
         """Return all settings of this controller (1010)."""

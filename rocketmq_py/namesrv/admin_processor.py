@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rocketmq_py.common.errors import ConfigError, InvalidInputError
-from rocketmq_py.common.live_config import ConfigNotAllowedError, LiveConfig
+from rocketmq_py.common.errors import InvalidInputError
+from rocketmq_py.common.live_config import LiveConfig
 from rocketmq_py.namesrv import topic_admin
 from rocketmq_py.namesrv.config import NamesrvConfig
 from rocketmq_py.namesrv.kv_config import KVConfigManager
@@ -20,6 +20,7 @@ from rocketmq_py.remoting.command import RemotingCommand
 from rocketmq_py.remoting.header import decode_header
 from rocketmq_py.remoting.headers import namesrv as headers
 from rocketmq_py.remoting.java_json import encode_body
+from rocketmq_py.remoting.live_config_request import change_settings
 from rocketmq_py.remoting.processors import Processors, Request
 
 ListTopics = Callable[[RouteTables], TopicList]
@@ -152,13 +153,7 @@ class AdminProcessor:
 
     async def update_config(self, request: Request) -> RemotingCommand:
         """Change settings (318)."""
-        try:
-            await self._live_config.update(bytes(request.command.body), request.connection.remote_address)
-        except ConfigNotAllowedError as error:
-            return answer(ResponseCode.NO_PERMISSION, str(error))
-        except ConfigError as error:
-            return answer(ResponseCode.SYSTEM_ERROR, str(error))
-        return answer()
+        return await change_settings(self._live_config, request)
 
     def get_config(self, request: Request) -> RemotingCommand:
         """Return all settings (319)."""

@@ -6,14 +6,14 @@ Source: `AdminBrokerProcessor`, RocketMQ 5.3.
 from __future__ import annotations
 
 from rocketmq_py.broker.runtime_info import RuntimeInfo
-from rocketmq_py.common.errors import ConfigError
-from rocketmq_py.common.live_config import ConfigNotAllowedError, LiveConfig
+from rocketmq_py.common.live_config import LiveConfig
 from rocketmq_py.remoting.answer import answer
 from rocketmq_py.remoting.bodies.kv_table import KVTable
-from rocketmq_py.remoting.codes import RequestCode, ResponseCode
+from rocketmq_py.remoting.codes import RequestCode
 from rocketmq_py.remoting.command import RemotingCommand
 from rocketmq_py.remoting.headers.admin_topic import GetBrokerConfigResponseHeader
 from rocketmq_py.remoting.java_json import encode_body
+from rocketmq_py.remoting.live_config_request import change_settings
 from rocketmq_py.remoting.processors import Processors, Request
 
 #: The settings that may be changed over the network: those that are read at each use. Paths, addresses, names, roles,
@@ -92,13 +92,7 @@ class AdminBrokerProcessor:
 
     async def update_config(self, request: Request) -> RemotingCommand:
         """Change settings (25)."""
-        try:
-            await self._live_config.update(bytes(request.command.body), request.connection.remote_address)
-        except ConfigNotAllowedError as error:
-            return answer(ResponseCode.NO_PERMISSION, str(error))
-        except ConfigError as error:
-            return answer(ResponseCode.SYSTEM_ERROR, str(error))
-        return answer()
+        return await change_settings(self._live_config, request)
 
     def get_config(self, request: Request) -> RemotingCommand:
         """Return all settings (26)."""
