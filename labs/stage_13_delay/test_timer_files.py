@@ -156,7 +156,7 @@ async def test_a_message_beyond_the_window_is_rolled_on_until_it_is_due() -> Non
     await running.put_one("far", deliver_ms=due)
     await running.put_one("near", deliver_ms=EPOCH_MS + 10_500)
     await asyncio.sleep(30)
-    assert running.timers.metrics.timing_count(TOPIC) == 1
+    assert running.timers.metrics.count(TOPIC) == 1
     await machine.kill()
     running = await machine.start()
     await asyncio.sleep(80)
@@ -172,7 +172,7 @@ async def test_a_message_beyond_the_window_is_rolled_on_until_it_is_due() -> Non
     assert len(turns) > 4
     assert far.properties["TIMER_ROLL_TIMES"] == turns[-1]
     assert far.properties["TIMER_OUT_MS"] == str(EPOCH_MS + 100_000)
-    assert running.timers.metrics.timing_count(TOPIC) == 0
+    assert running.timers.metrics.count(TOPIC) == 0
     await machine.stop()
 
 

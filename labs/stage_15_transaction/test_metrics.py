@@ -19,7 +19,7 @@ from rocketmq_py.common.sys_flag import TRANSACTION_COMMIT, TRANSACTION_ROLLBACK
 
 
 def count(lab: TransactionLab) -> int:
-    return lab.kernel.get(TransactionMetrics).transaction_count(TOPIC)
+    return lab.kernel.get(TransactionMetrics).count(TOPIC)
 
 
 def path_of(lab: TransactionLab) -> Path:
