@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labs.stage_13_delay.timer_lab import TOPIC, RunningBroker, TimerMachine, deletion, draft, first_full_second
@@ -105,6 +105,19 @@ async def _compare_order(running: RunningBroker, model: Model) -> None:
 
 @settings(max_examples=40)
 @given(steps=st.lists(STEP, max_size=14), window=st.sampled_from([3, 7, 20, 172_800]))
+# A message and its deletion are rolled on together, when the slot of both has ended as well.
+@example(
+    steps=[
+        ("put", [3_001]),
+        ("delete", 0),
+        ("wait", 476),
+        ("put", [1_000]),
+        ("wait", 2),
+        ("kill", 522),
+        ("kill", 3_000),
+    ],
+    window=3,
+)
 def test_the_wheel_delivers_what_a_sorted_list_would(steps: list[tuple[str, Any]], window: int) -> None:
     """Whatever is put, deleted, stopped and killed, with windows of a few seconds too, so that all is rolled often."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:

@@ -143,8 +143,12 @@ class TimerDequeueService:
                 return
             slot = wheel.get(progress.read_time_ms)
             if slot is not None:
-                await self._deliver_slot(slot)
+                has_rolled = await self._deliver_slot(slot)
                 wheel.passed(slot)
+                if has_rolled and progress.read_time_ms + progress.precision_ms < progress.write_time_ms:
+                    # What was rolled on comes back through the queue, to slots that may have ended as well. A deletion
+                    # among it must be in the wheel before the slot of its message is delivered.
+                    progress.is_catching_up = True
             progress.read_time_ms += progress.precision_ms
             passed += 1
             if passed % SLOTS_PER_TURN == 0:
@@ -152,8 +156,12 @@ class TimerDequeueService:
 
     # --- one slot -----------------------------------------------------------------------------------------------------
 
-    async def _deliver_slot(self, slot: Slot) -> None:
-        """Deliver what is in a slot, in batches, so that neither its size nor that of its messages matters."""
+    async def _deliver_slot(self, slot: Slot) -> bool:
+        """Deliver what is in a slot, in batches, so that neither its size nor that of its messages matters.
+
+        Returns:
+            Whether something of it was rolled on.
+        """
         self.is_reading = True
         try:
             content = await self._environment.run_blocking(self._read_slot, slot)
@@ -163,13 +171,15 @@ class TimerDequeueService:
                 content = await self._environment.run_blocking(self._search_slot, slot, self._log.end)
             missed = dict(content.deletions)
             positions = content.positions[::-1]
-            at = 0
+            at, has_rolled = 0, False
             while at < len(positions):
                 rows = await self._environment.run_blocking(self._read_batch, positions[at : at + BATCH])
                 at += len(rows)
+                has_rolled = has_rolled or any(unit.is_roll for unit, _ in rows)
                 await self._deliver_batch(rows, content.deletions, missed)
             # A deletion that met nothing was counted as if it had.
             self._metrics.add(Counter(missed.values()))
+            return has_rolled
         finally:
             self.is_reading = False
 

@@ -187,8 +187,9 @@ class TimerEnqueueService:
             await self._log.make_room(len(requests))
         # From here to the end of `_insert` nothing waits: no slot is delivered in between.
         progress.move_write_time(self._environment.clock.wall_ms())
-        due = [request for request in requests if request.out_ms < progress.write_time_ms]
-        self._insert([request for request in requests if request.out_ms >= progress.write_time_ms])
+        open_from = progress.open_from_ms
+        due = [request for request in requests if request.out_ms < open_from]
+        self._insert([request for request in requests if request.out_ms >= open_from])
         await self._deliver_now(due)
         progress.queue_offset = offset + len(sizes)
         return True
@@ -224,7 +225,7 @@ class TimerEnqueueService:
         """Write units and set slots; all or, if the disk refuses, nothing."""
         if not requests:
             return
-        write_time, wheel, progress = self._progress.write_time_ms, self._wheel, self._progress
+        write_time, wheel, progress = self._progress.open_from_ms, self._wheel, self._progress
         slots: dict[int, Slot] = {}
         units: list[bytes] = []
         waiting: Counter[str] = Counter()

@@ -8,7 +8,8 @@ A slot is delivered when it lies before `write_time`; a message is put into a sl
 one number, on one loop, so no message gets into a slot that was delivered already.
 
 After a start the slots that ended meanwhile stay open until the records that were put before are in the wheel: one of
-them may delete a message in those slots, and it was acknowledged in time.
+them may delete a message in those slots, and it was acknowledged in time. The same holds after a slot from which something
+was rolled on, as long as later slots have ended, too.
 
 Source: `currReadTimeMs`, `currWriteTimeMs`, `currQueueOffset` of `TimerMessageStore`, RocketMQ 5.3.
 """
@@ -28,7 +29,7 @@ class TimerProgress:
         write_time_ms: beginning of the present slot; never goes back, whatever the clock does.
         queue_offset: the records of the timer topic before it are in the wheel or delivered. Only the enqueue service
             moves it.
-        is_catching_up: whether, after a start, records that were put before it are still to be taken in. Nothing is
+        is_catching_up: whether records that were put before a start, or rolled on, are still to be taken in. Nothing is
             delivered meanwhile, and `write_time_ms` stays.
         failure: why the timers of this process stand still for good; empty if they do not.
     """
@@ -39,6 +40,11 @@ class TimerProgress:
     queue_offset: int = 0
     is_catching_up: bool = False
     failure: str = ""
+
+    @property
+    def open_from_ms(self) -> int:
+        """The first slot that may still take a message: while nothing is delivered, that is the next one to be."""
+        return self.read_time_ms if self.is_catching_up else self.write_time_ms
 
     def move_write_time(self, now_ms: int) -> None:
         """Follow the clock."""
