@@ -58,7 +58,7 @@ bench: $(STAMP)labs
 
 # Kills, cuts and pauses: every row of the fault matrix five times, and the time of fail-over over 50 kills. Half an hour.
 faults: $(STAMP)labs
-	RMQ_FAULT_ROUNDS=5 RMQ_FAILOVER_RUNS=50 $(BIN)/python -m pytest labs/faults -s
+	RMQ_FAULT_ROUNDS=5 RMQ_FAULT_PAUSE=30 RMQ_FAILOVER_RUNS=50 $(BIN)/python -m pytest labs/faults -s
 
 ci:
 	bash .ci/run

@@ -1,4 +1,4 @@
-"""A proxy on loopback that does to a connection what networks do: cut it, one way or both, delay, stall, reset, spoil it.
+"""A proxy on loopback that does to a connection what networks do: cut it, one way or both, delay, lose, reset, spoil it.
 
 It stands where an address is configured (`haMasterAddress`, `brokerIP2`, `controllerAddr` ...), so that the servers behind
 it run unchanged.
@@ -13,6 +13,7 @@ it run unchanged.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import random
 import socket
@@ -24,6 +25,9 @@ from rocketmq_py.common.host import join_address, split_address
 #: Bytes that are read at once, and chunks that wait on a link with delay.
 CHUNK = 64 << 10
 WAITING_CHUNKS = 64
+#: Seconds until Linux sends lost bytes again for the first time (RTO_MIN), and the longest of the doubled times.
+RETRANSMIT_SECONDS = 0.2
+LONGEST_RETRANSMIT_SECONDS = 3.2
 
 
 class Way(enum.Enum):
@@ -57,6 +61,7 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self._open = {way: asyncio.Event() for way in BOTH}
         self._delay = (0.0, 0.0)
+        self._loss = 0.0
         self._to_drop = dict.fromkeys(BOTH, 0)
         self._to_flip: dict[Way, bytes | None] = dict.fromkeys(BOTH)
         self._refuses = False
@@ -91,6 +96,12 @@ class FaultProxy:
         """Let everything take longer, each way."""
         self._delay = (seconds, jitter)
 
+    def lose(self, share: float) -> None:
+        """Lose a share of all chunks, each way. The sender's TCP notices and sends them again, so what a program sees is
+        time: 0.2 s, and twice as long for each further loss; all that is behind waits too.
+        """
+        self._loss = share
+
     def refuse(self) -> None:
         """Close new connections at once."""
         self._refuses = True
@@ -122,6 +133,7 @@ class FaultProxy:
         for event in self._open.values():
             event.set()
         self._delay = (0.0, 0.0)
+        self._loss = 0.0
         self._refuses = False
 
     # --- bytes ------------------------------------------------------------------------------------------------------
@@ -163,9 +175,10 @@ class FaultProxy:
         waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(WAITING_CHUNKS)
 
         async def read() -> None:
-            while data := await reader.read(CHUNK):
-                seconds, jitter = self._delay
-                await waiting.put((loop.time() + max(0.0, seconds + self._random.uniform(-jitter, jitter)), data))
+            # A process that was killed resets what it had not read: that is an end like any other.
+            with contextlib.suppress(ConnectionError):
+                while data := await reader.read(CHUNK):
+                    await waiting.put((loop.time() + self._on_the_way(), data))
             await waiting.put((0.0, b""))
 
         reading = asyncio.create_task(read())
@@ -184,6 +197,19 @@ class FaultProxy:
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+
+    def _on_the_way(self) -> float:
+        """Return how many seconds the next bytes take: the delay, and for each time that they are lost the time until TCP
+        sends them again.
+        """
+        seconds, jitter = self._delay
+        seconds = max(0.0, seconds + self._random.uniform(-jitter, jitter))
+        again = RETRANSMIT_SECONDS
+        while self._random.random() < self._loss and again <= LONGEST_RETRANSMIT_SECONDS:
+            self.counts["lost"] += 1
+            seconds += again
+            again *= 2
+        return seconds
 
     def _spoil(self, way: Way, data: bytes) -> bytes:
         dropped = min(self._to_drop[way], len(data))

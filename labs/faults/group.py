@@ -28,6 +28,7 @@ from rocketmq_py.client.errors import ClientError
 from rocketmq_py.common.environment import SystemClock, system_environment
 from rocketmq_py.common.host import split_address
 from rocketmq_py.common.properties import encode_properties
+from rocketmq_py.controller.config import parse_peers
 from rocketmq_py.remoting.client import RemotingClient
 from rocketmq_py.remoting.codes import RequestCode, ResponseCode
 from rocketmq_py.remoting.command import RemotingCommand
@@ -79,12 +80,14 @@ class Group:
     Attributes:
         cluster: its processes.
         links: broker's process -> proxies.
+        between: proxies from a controller to another one, by the names of their processes.
         history: all that was sent.
         master_of_now: returns where senders send to; asked again after each failure.
     """
 
     cluster: LocalCluster
     links: dict[str, Links]
+    between: dict[tuple[str, str], FaultProxy] = field(default_factory=dict)
     history: History = field(default_factory=History)
     is_controlled: bool = False
     clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()
@@ -147,6 +150,23 @@ class Group:
         """SIGCONT."""
         assert self.cluster.process(name).send(signal.SIGCONT)
 
+    def around(self, controller: str) -> list[FaultProxy]:
+        """Return the ways between a controller and everybody else: the other controllers, and all brokers."""
+        address = self.cluster.member(controller).address
+        return [
+            *(proxy for ends, proxy in self.between.items() if controller in ends),
+            *(proxy for links in self.links.values() for proxy in links.out if proxy.target == address),
+        ]
+
+    async def is_acknowledged_by(self, name: str) -> bool:
+        """Send once to a broker that should not take it, whoever is master; what it stores is to go again."""
+        remoting = RemotingClient(SystemClock())
+        try:
+            send = Send(b"for a master that is none", self.clock())
+            return await _send(remoting, self.links[name].front.address, 0, send) is Outcome.ACKNOWLEDGED
+        finally:
+            await remoting.close()
+
     def empty(self, name: str) -> None:
         """Give a broker that does not run a new, empty disk."""
         shutil.rmtree(self.cluster.folder / name / "store")
@@ -162,10 +182,8 @@ class Group:
             try:
                 command = RemotingCommand.create_request(RequestCode.CONTROLLER_GET_METADATA_INFO)
                 answer = await remoting.request(f"127.0.0.1:{port}", command, 1.0)
-                address = answer.ext_fields.get("controllerLeaderAddress", "")
-                # Who is left names the one that is gone until it misses its voice.
-                if address and (name := controllers[split_address(address)[1]]) != other_than:
-                    return name
+                if answer.ext_fields.get("isLeader") == "true" and controllers[port] != other_than:
+                    return controllers[port]
             except (RemotingError, OSError):
                 pass
             finally:
@@ -343,15 +361,17 @@ async def running_group(
     ]
     members = search_ports(lambda base: lay_out(files, folder, base, {**SETTINGS, **settings}))
     links: dict[str, Links] = {}
+    between: dict[tuple[str, str], FaultProxy] = {}
     placed = []
     for number, member in enumerate(members):
         if member.kind is Kind.BROKER:
             member, links[member.name] = await _with_proxies(member, f"127.0.0.{11 + number}", members)
-        else:
-            member = _with(member, CONTROLLER_SETTINGS if "controllerDLegerPeers" in member.text else {})
+        elif "controllerDLegerPeers" in member.text:
+            member, ways = await _with_peer_proxies(_with(member, CONTROLLER_SETTINGS))
+            between |= ways
         placed.append(member)
     cluster = LocalCluster.create(folder, topology, placed)
-    group = Group(cluster, links, is_controlled=topology.startswith("controller"))
+    group = Group(cluster, links, between, is_controlled=topology.startswith("controller"))
     group.admin = AdminClient(namesrv_addr=cluster.namesrv_addr)
     try:
         await cluster.start([member.name for member in placed])
@@ -360,9 +380,22 @@ async def running_group(
             yield group
     finally:
         await cluster.stop([member.name for member in placed])
-        for around in links.values():
-            for proxy in around.all:
-                await proxy.stop()
+        for proxy in [*between.values(), *(proxy for around in links.values() for proxy in around.all)]:
+            await proxy.stop()
+
+
+async def _with_peer_proxies(member: Member) -> tuple[Member, dict[tuple[str, str], FaultProxy]]:
+    """Return a controller's configuration that leads to the others through proxies, and the proxies, listening."""
+    settings = dict(line.split("=", 1) for line in member.text.splitlines() if "=" in line)
+    own_id = settings["controllerDLegerSelfId"]
+    peers = parse_peers(settings["controllerDLegerPeers"], own_id)
+    ways = {}
+    for peer in peers.keys() - {own_id}:
+        way = ways[member.name, f"controller-{peer}"] = FaultProxy(peers[peer])
+        await way.start()
+        peers[peer] = way.address
+    text = ";".join(f"{peer}-{address}" for peer, address in peers.items())
+    return _with(member, {"controllerDLegerPeers": text}), ways
 
 
 async def _with_proxies(member: Member, host: str, members: list[Member]) -> tuple[Member, Links]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from labs.faults.fault_proxy import FaultProxy, Way
+from labs.faults.fault_proxy import RETRANSMIT_SECONDS, FaultProxy, Way
 from labs.faults.history import History, Outcome, outcome_of
 from rocketmq_py.common.host import split_address
 from rocketmq_py.remoting.codes import ResponseCode
@@ -135,3 +138,39 @@ async def test_a_reset_is_seen_as_a_reset_and_a_refusal_as_an_end() -> None:
         except ConnectionResetError:
             pass
         closing.transport.abort()
+
+
+async def test_a_server_that_is_killed_with_bytes_unread_ends_the_link() -> None:
+    """Its system resets the connection instead of closing it; whoever waits for an answer has to hear of that."""
+
+    async def read_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        proxied.set_result(writer)
+
+    proxied: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
+    server = await asyncio.start_server(read_nothing, "127.0.0.1", 0)
+    proxy = FaultProxy("127.0.0.1:" + str(server.sockets[0].getsockname()[1]))
+    await proxy.start()
+    reader, writer = await asyncio.open_connection(*split_address(proxy.address))
+    writer.write(b"x" * 100)
+    transport = (await proxied).transport
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+    async with asyncio.timeout(5.0):
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    writer.transport.abort()
+    await proxy.stop()
+    server.close()
+
+
+async def test_lost_bytes_arrive_late_and_in_order() -> None:
+    async with echo() as (proxy, reader, writer):
+        proxy.lose(1.0)
+        writer.write(b"one")
+        with pytest.raises(TimeoutError):
+            await comes(reader, 3, RETRANSMIT_SECONDS)
+        proxy.lose(0.0)
+        writer.write(b"two")
+        assert await comes(reader, 6, 30.0) == b"onetwo"
+        assert proxy.counts["lost"] >= 1

@@ -9,7 +9,7 @@ import pytest
 
 from rocketmq_py.broker.consumer_offset import ConsumerOffsetManager
 from rocketmq_py.broker.ha.metadata_copies import Answered, TopicCopy
-from rocketmq_py.broker.ha.metadata_watch import WATCH_METADATA
+from rocketmq_py.broker.ha.metadata_watch import COPY_SECONDS, WATCH_METADATA
 from rocketmq_py.broker.ha.slave_synchronize import SlaveSynchronize
 from rocketmq_py.broker.schedule.delay_offsets import DelayOffsetManager
 from rocketmq_py.broker.subscription_group import SubscriptionGroupManager
@@ -65,16 +65,43 @@ async def test_a_slave_has_its_masters_topics_groups_and_progress(tmp_path: Path
 
 
 @pytest.mark.virtual_time
-async def test_a_new_topic_is_on_the_slave_at_once(tmp_path: Path, environment: Environment) -> None:
-    """A master that dies a moment after a topic was created leaves it on its slave."""
+async def test_a_topic_or_group_is_on_the_slave_before_its_creation_is_acknowledged(
+    tmp_path: Path, environment: Environment
+) -> None:
+    """A master that dies as soon as it has answered leaves what was created on the disk of its slave."""
     async with ha_lab(tmp_path, environment, slaves=1) as lab:
         (slave,) = lab.slaves
         await eventually(lambda: slave.get(SlaveSynchronize).rounds > 0, 5)
-        lab.create_topic("Fresh")
         await asyncio.sleep(0.1)
+        lab.create_topic("Fresh")
+        await lab.master.get(TopicConfigManager).persist()
         assert slave.get(TopicConfigManager).select("Fresh") is not None, (
-            "After 0.1 s the slave has no such topic. Does it keep a question open at its master?"
+            "The answer goes out and the slave has no such topic. Does the master wait for the slave's next question?"
         )
+        lab.master.get(SubscriptionGroupManager).update([SubscriptionGroupConfig(group_name="billing")])
+        await lab.master.get(SubscriptionGroupManager).persist()
+        assert slave.get(SubscriptionGroupManager).select("billing") is not None
+        await lab.stop("slave-1")
+        slave = await lab.start("slave-1", follow=False, config={"namesrv_addr": ""})
+        assert slave.get(TopicConfigManager).select("Fresh") is not None
+
+
+@pytest.mark.virtual_time
+async def test_a_slave_that_copies_nothing_holds_a_change_up_once_and_for_a_second(
+    tmp_path: Path, environment: Environment
+) -> None:
+    async with ha_lab(tmp_path, environment, slaves=1) as lab:
+        (slave,) = lab.slaves
+        loop, topics = asyncio.get_running_loop(), lab.master.get(TopicConfigManager)
+        await eventually(lambda: slave.get(SlaveSynchronize).rounds > 0, 5)
+        await asyncio.sleep(0.1)
+        slave.get(SlaveSynchronize).is_held = lambda: True
+        await slave.get(SlaveSynchronize).role_changed()
+        for name, seconds in (("First", COPY_SECONDS), ("Second", 0.0)):
+            lab.create_topic(name)
+            began = loop.time()
+            await topics.persist()
+            assert loop.time() - began == pytest.approx(seconds, abs=0.1)
 
 
 @pytest.mark.virtual_time

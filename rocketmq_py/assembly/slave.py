@@ -104,7 +104,10 @@ def _install_copies(kernel: Kernel) -> None:
     )
     roles.on_role.append(synchronize.role_changed)
     SlaveSyncProcessor(offsets).register(processors)
-    watch = kernel.provide(MetadataWatch(topics, groups))
+    service = kernel.get(HAService)
+    watch = kernel.provide(
+        MetadataWatch(topics, groups, lambda host: any(slave.host == host for slave in service.connections))
+    )
     watch.register(processors)
     kernel.get(RemotingServer).on_closed.append(watch.closed)
     MasterOnly(roles).guard(processors)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -56,6 +56,7 @@ class SubscriptionGroupManager:
         version: grows with every change, for caches.
         data_version: the version that tools and slaves compare.
         on_change: called with the group, or None for all, after each change.
+        on_persisted: awaited after each write, before whoever asked for the change is answered.
     """
 
     def __init__(self, config: BrokerConfig, config_path: str, environment: Environment) -> None:
@@ -63,6 +64,7 @@ class SubscriptionGroupManager:
         self.version = 0
         self.data_version = DataVersion()
         self.on_change: list[Callable[[str | None], None]] = []
+        self.on_persisted: list[Callable[[], Awaitable[None]]] = []
         self._config = config
         self._clock = environment.clock
         self._groups: dict[str, SubscriptionGroupConfig] = {}
@@ -76,12 +78,14 @@ class SubscriptionGroupManager:
         self._tell(None)
 
     async def persist(self) -> None:
-        """Write the file if something changed.
+        """Write the file if something changed, and tell who waits for that.
 
         Raises:
             OSError: the file system refused; a later call tries again.
         """
         await self.table.persist_soon()
+        for listener in self.on_persisted:
+            await listener()
 
     # --- asking -------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -60,12 +60,14 @@ class TopicConfigManager:
         table: the file, for the kernel to write at stop and for slaves to copy.
         data_version: counts the changes; equal versions mean equal tables.
         on_change: called with a topic after its configuration was put or removed, with None after all were loaded.
+        on_persisted: awaited after each write, before whoever asked for the change is answered.
         deleted: called with a topic after it was deleted, so that its offsets and statistics go too.
     """
 
     def __init__(self, config: BrokerConfig, path: str, environment: Environment) -> None:
         self.data_version = DataVersion(timestamp=environment.clock.wall_ms())
         self.on_change: list[Callable[[str | None], None]] = []
+        self.on_persisted: list[Callable[[], Awaitable[None]]] = []
         self.deleted: list[Callable[[str], None]] = []
         self.table = Table(path, self._encode, self._decode, environment)
         self._config = config
@@ -271,7 +273,7 @@ class TopicConfigManager:
         self._note_change()
 
     async def persist(self) -> None:
-        """Write the file if something changed since it was written.
+        """Write the file if something changed since it was written, and tell who waits for that.
 
         Raises:
             OSError: the file system refused; a later call tries again.
@@ -279,6 +281,8 @@ class TopicConfigManager:
         # One after the other: who waits here must not return while an older state is being written.
         async with self._write_lock:
             await self.table.persist_soon()
+        for listener in self.on_persisted:
+            await listener()
 
     def _put(self, config: TopicConfig) -> TopicConfig:
         self._topics[config.topic_name] = config

@@ -95,7 +95,8 @@ class ControllerClient:
     async def find_leader(self) -> str:
         """Ask all controllers who leads (1005) and return the leader's address; empty if none says it does.
 
-        The leader itself is believed before those who name it.
+        The leader itself is believed before those who name it, and is spoken to where it was asked: the address that it
+        has for itself may be one of another network.
         """
         found = await asyncio.gather(*map(self._ask_leader, self.addresses))
         claims = [address for address, is_itself in found if address and is_itself]
@@ -113,7 +114,7 @@ class ControllerClient:
         except (RemotingError, InvalidInputError) as error:
             logger.debug("controller %s did not say who leads: %s", address, error)
             return "", False
-        return header.controller_leader_address or (address if header.is_leader else ""), header.is_leader
+        return (address, True) if header.is_leader else (header.controller_leader_address or "", False)
 
     async def ask(self, code: RequestCode, header: msgspec.Struct, body: bytes = b"") -> RemotingCommand:
         """Ask the leader.

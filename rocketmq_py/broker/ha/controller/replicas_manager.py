@@ -49,6 +49,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds until the controllers are asked again after they did not answer.
 RETRY_SECONDS: Final = 1.0
+#: Seconds until a master is asked again where its log comes from: elected a moment ago, it may not be master yet. Each
+#: further question waits twice as long, up to `RETRY_SECONDS`.
+FOLLOW_SECONDS: Final = 0.05
 #: A heartbeat that is so many periods late says that this process was paused.
 PAUSED_BEATS: Final = 3
 #: Seconds between two looks at who should be in the sync state set.
@@ -125,6 +128,7 @@ class ReplicasManager:
         # When the last heartbeat was sent that the controllers' leader has answered.
         self._heard_at = float("-inf")
         self._last_beat = float("-inf")
+        self._follow_pause = FOLLOW_SECONDS
         # A later election is known of; nothing restores trust but becoming something else.
         self._is_deposed = False
         self._lease_end: asyncio.TimerHandle | None = None
@@ -374,9 +378,11 @@ class ReplicasManager:
         ha_address = await self.find_ha_address(info.master_address)
         if ha_address:
             self._roles.set_master(Master(info.master_address, ha_address))
+            self._follow_pause = FOLLOW_SECONDS
         else:
             self._roles.set_master(Master(info.master_address, known.ha_address))
-            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._wanted.set)
+            asyncio.get_running_loop().call_later(self._follow_pause, self._wanted.set)
+            self._follow_pause = min(2 * self._follow_pause, RETRY_SECONDS)
 
     def _is_linked(self) -> bool:
         return self._replication.is_linked

@@ -29,7 +29,7 @@ from rocketmq_py.store.ha.autoswitch.epoch_file import EpochFile
 from rocketmq_py.store.ha.autoswitch.epochs import Epoch, truncation_point
 from rocketmq_py.store.ha.autoswitch.frames import FrameError, Handshake, HandshakeReply, TransferHead
 from rocketmq_py.store.ha.autoswitch.store_cut import StoreCut
-from rocketmq_py.store.ha.autoswitch.sync_state import SyncState
+from rocketmq_py.store.ha.autoswitch.sync_state import LEAVE_SECONDS, SyncState
 from rocketmq_py.store.ha.ha_client import HAClient, Link
 from rocketmq_py.store.ha.ha_connection import HAConnection
 from rocketmq_py.store.ha.ha_service import HAService
@@ -325,6 +325,8 @@ class AutoSwitchHAService:
             if connection not in self._service.connections:
                 del self._connections[broker_id]
                 self.state.disconnected(broker_id, now)
+                # Sends wait for it until it is back or out of the set: no longer than that.
+                asyncio.get_running_loop().call_later(LEAVE_SECONDS, self._leave)
         self._count()
         before = self.state.confirm_offset
         if self._confirmed() > before:
@@ -332,6 +334,10 @@ class AutoSwitchHAService:
             asyncio.get_running_loop().call_soon(self._show)
             if self._announcing is None:
                 self._announcing = asyncio.get_running_loop().call_later(ANNOUNCE_SECONDS, self._announce)
+
+    def _leave(self) -> None:
+        if self.is_master:
+            self.on_wanted()
 
     def _announce(self) -> None:
         """Tell slaves that have everything how far it is confirmed."""

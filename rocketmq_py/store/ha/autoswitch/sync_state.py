@@ -23,8 +23,9 @@ from typing import Final
 
 from rocketmq_py.store.ha.log_intake import OVERLAP
 
-#: Seconds that a member may be without a connection: a link that was reset comes back sooner.
-LEAVE_SECONDS: Final = 3.0
+#: Seconds that a member may be without a connection: a link that was reset comes back within a tenth of that. Sends wait
+#: for as long, whether the member was stopped, killed or cut off.
+LEAVE_SECONDS: Final = 1.0
 #: Seconds that a replica may take from "near enough" to "has everything"; then sends no longer wait for it.
 JOIN_SECONDS: Final = 2.0
 
