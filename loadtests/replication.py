@@ -109,8 +109,14 @@ class Sends:
         frames.write_frames(folder / "send", frames.send_frames(TOPIC, QUEUES, BODY))
         frames.write_frames(folder / "batch", frames.batch_frames(TOPIC, QUEUES, BODY, BATCH))
 
-    def run(self, server: Server, kind: str, *, seconds: float, connections: int = CONNECTIONS, **more: Any) -> float:
-        """Send for so many seconds; return the requests that were answered each second."""
+    def rate(self, server: Server, *, seconds: float) -> float:
+        """Send as fast as the server answers; return the sends that were answered each second."""
+        return float(self.run(server, "send", seconds=seconds)["rate"])
+
+    def run(
+        self, server: Server, kind: str, *, seconds: float, connections: int = CONNECTIONS, **more: Any
+    ) -> dict[str, Any]:
+        """Send for so many seconds; return the generator's figures."""
         self._unique = (self._unique + 50_000_000) & 0xFFFFFFFF
         load = Load(
             port=server.port,
@@ -124,7 +130,7 @@ class Sends:
         figures = self._generator.run(load)
         if figures["errors"]:
             raise RuntimeError(f"{figures['errors']} sends were refused, the first with code {figures['first_error']}")
-        return float(figures["rate"])
+        return figures
 
     def fill(self, server: Server, size: int) -> None:
         """Send batches until the log has so many bytes."""
@@ -182,14 +188,14 @@ def measure_catch_up(sends: Sends, size: int, seconds: float) -> dict[str, float
         sends.fill(master, size)
         idle = catch_up(brokers, wait_for_dispatch=True)
         brokers.slaves.pop().stop()
-        half = sends.run(master, "send", seconds=seconds) / 2
+        half = sends.rate(master, seconds=seconds) / 2
         alone = sends.run(master, "send", seconds=seconds, rate=half)
-        rates: list[float] = []
+        beside: list[dict[str, Any]] = []
         is_over = threading.Event()
 
         def send() -> None:
             while not is_over.is_set():
-                rates.append(sends.run(master, "send", seconds=1.0, warmup=0.0, rate=half))
+                beside.append(sends.run(master, "send", seconds=1.0, rate=half))
 
         thread = threading.Thread(target=send)
         thread.start()
@@ -207,7 +213,9 @@ def measure_catch_up(sends: Sends, size: int, seconds: float) -> dict[str, float
             "busy_mb_per_second": busy.rate,
             "busy_behind_mb": busy.behind / 1e6,
             "half_rate": half,
-            "sends_kept": statistics.median(rates) / alone,
+            "sends_kept": statistics.median(figures["rate"] for figures in beside) / alone["rate"],
+            "p99_alone_ms": alone["p99_us"] / 1e3,
+            "p99_busy_ms": statistics.median(figures["p99_us"] for figures in beside) / 1e3,
         }
 
 
@@ -223,7 +231,7 @@ def measure_double_write(sends: Sends, seconds: float, rounds: int) -> dict[str,
         ratios, rates = [], []
         for number in range(rounds):
             order = (plain, double) if number % 2 else (double, plain)
-            done = {id(brokers): sends.run(brokers.master, "send", seconds=seconds) for brokers in order}
+            done = {id(brokers): sends.rate(brokers.master, seconds=seconds) for brokers in order}
             ratios.append(done[id(double)] / done[id(plain)])
             rates.append((done[id(plain)], done[id(double)]))
         return {

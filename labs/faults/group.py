@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,6 @@ from rocketmq_py.cli.cluster import search_ports
 from rocketmq_py.cli.local_cluster import LocalCluster
 from rocketmq_py.cli.topology import Kind, Member, lay_out, read_topology
 from rocketmq_py.client.admin.client import AdminClient
-from rocketmq_py.client.admin.controllers import ControllerAdmin
 from rocketmq_py.client.errors import ClientError
 from rocketmq_py.common.environment import SystemClock, system_environment
 from rocketmq_py.common.host import split_address
@@ -57,6 +56,15 @@ SETTINGS = {
     "haSendAllToEmptySlave": "true",
 }
 CONTROLLER_SETTINGS = {"scanNotActiveBrokerInterval": "500", "scanInactiveMasterInterval": "500"}
+#: RocketMQ's own timers, for `settings` and `controller_settings` of `running_group`.
+SLOW_SETTINGS = {
+    "haHousekeepingInterval": "20000",
+    "haSendHeartbeatInterval": "5000",
+    "brokerNotActiveTimeoutMillis": "10000",
+    "controllerHeartBeatTimeoutMills": "10000",
+    "brokerHeartbeatInterval": "1000",
+}
+SLOW_CONTROLLER_SETTINGS = {"scanNotActiveBrokerInterval": "5000", "scanInactiveMasterInterval": "5000"}
 
 
 @dataclass(slots=True)
@@ -174,9 +182,7 @@ class Group:
     async def leader(self, other_than: str = "", seconds: float = 20.0) -> str:
         """Return the name of the process that is leader of the controllers."""
         deadline = self.clock() + seconds
-        controllers = {
-            member.ports[-1]: member.name for member in self.cluster.members if member.name in self._controllers
-        }
+        controllers = {member.ports[-1]: member.name for member in self.cluster.members if member.holds_controller}
         for port in itertools.cycle(controllers):
             remoting = RemotingClient(SystemClock())
             try:
@@ -191,12 +197,6 @@ class Group:
             assert self.clock() < deadline, f"the controllers have no leader\n{self.said()}"
             await asyncio.sleep(0.1)
         raise AssertionError("there is no controller")
-
-    @property
-    def _controllers(self) -> list[str]:
-        """The processes with a controller in them."""
-        alone = [member.name for member in self.cluster.members if member.kind is Kind.CONTROLLER]
-        return alone or ["namesrv"]
 
     # --- load -----------------------------------------------------------------------------------------------------------
 
@@ -267,27 +267,12 @@ class Group:
         while True:
             brokers = [status for status in await self.cluster.status() if status.kind == Kind.BROKER.value]
             slaves = [status for status in brokers if status.role == "SLAVE"]
-            if len(slaves) == len(brokers) - 1 and all(0 <= status.behind < 100_000 for status in slaves):
-                addresses = {status.address for status in brokers}
-                if not self.is_controlled or await self._in_sync() == addresses:
-                    return
+            is_near = len(slaves) == len(brokers) - 1 and all(0 <= status.behind < 100_000 for status in slaves)
+            if is_near and (not self.is_controlled or all(status.is_in_sync for status in brokers)):
+                return
             if self.clock() > deadline:
                 raise AssertionError(f"after {seconds} s slaves are behind: {brokers}\n{self.said()}")
             await asyncio.sleep(0.1)
-
-    async def _in_sync(self) -> set[str]:
-        """Return the addresses of the sync-state set."""
-        addresses = ";".join(
-            f"127.0.0.1:{member.ports[-1]}" for member in self.cluster.members if member.name in self._controllers
-        )
-        remoting = RemotingClient(SystemClock())
-        try:
-            found = await ControllerAdmin(remoting, SystemClock(), addresses).sync_state(["broker-a"])
-        except (RemotingError, ClientError):
-            return set()
-        finally:
-            await remoting.close()
-        return {replica.broker_address for replica in found["broker-a"].in_sync_replicas} if found else set()
 
     async def read(self, name: str) -> list[list[bytes]]:
         """Return the bodies of every queue as a broker serves them."""
@@ -344,7 +329,12 @@ async def _send(remoting: RemotingClient, address: str, queue: int, send: Send) 
 
 @asynccontextmanager
 async def running_group(
-    folder: Path, topology: str, *, names: str = "broker-", **settings: str
+    folder: Path,
+    topology: str,
+    *,
+    names: str = "broker-",
+    controller_settings: Mapping[str, str] = CONTROLLER_SETTINGS,
+    **settings: str,
 ) -> AsyncIterator[Group]:
     """Start one group of a topology with proxies on its links; all ends with the block.
 
@@ -352,6 +342,7 @@ async def running_group(
         folder: of the cluster.
         topology: its name.
         names: brokers whose names begin so are started, beside the servers.
+        controller_settings: of every controller.
         settings: of every broker.
     """
     files = [
@@ -367,7 +358,7 @@ async def running_group(
         if member.kind is Kind.BROKER:
             member, links[member.name] = await _with_proxies(member, f"127.0.0.{11 + number}", members)
         elif "controllerDLegerPeers" in member.text:
-            member, ways = await _with_peer_proxies(_with(member, CONTROLLER_SETTINGS))
+            member, ways = await _with_peer_proxies(_with(member, controller_settings))
             between |= ways
         placed.append(member)
     cluster = LocalCluster.create(folder, topology, placed)
@@ -420,5 +411,5 @@ async def _with_proxies(member: Member, host: str, members: list[Member]) -> tup
     return dataclasses.replace(_with(member, changes), address=front.address), Links(front, ha, out)
 
 
-def _with(member: Member, changes: dict[str, str]) -> Member:
+def _with(member: Member, changes: Mapping[str, str]) -> Member:
     return dataclasses.replace(member, text=member.text + "".join(f"{key}={value}\n" for key, value in changes.items()))

@@ -150,10 +150,11 @@ def status(directory: DirOption, json: JsonOption = False) -> None:
                 "answers": member.is_answering,
                 "logEnd": member.end if member.end >= 0 else None,
                 "behind": member.behind if member.behind >= 0 else None,
+                "inSync": member.is_in_sync,
             }
             for member in found
         ]
-        columns = ("name", "role", "id", "address", "state", "answers", "logEnd", "behind")
+        columns = ("name", "role", "id", "address", "state", "answers", "logEnd", "behind", "inSync")
         if not json:
             rows = [{key: "-" if value is None else _word(value) for key, value in row.items()} for row in rows]
         output.rows(columns, rows)

@@ -27,9 +27,12 @@ from rocketmq_py.cli.member_process import MemberProcess, State
 from rocketmq_py.cli.output import CliError, Exit
 from rocketmq_py.cli.topology import LOOPBACK, Kind, Member
 from rocketmq_py.client.admin.client import AdminClient
+from rocketmq_py.client.admin.controllers import ControllerAdmin
 from rocketmq_py.client.config import ClientConfig
 from rocketmq_py.client.errors import ClientError
+from rocketmq_py.common.environment import SystemClock
 from rocketmq_py.common.errors import RocketMQError
+from rocketmq_py.remoting.client import RemotingClient
 from rocketmq_py.remoting.errors import RemotingError
 
 #: Seconds that a member may take to serve, and all of them to be registered.
@@ -67,6 +70,8 @@ class MemberStatus:
         broker_id: as the broker says it, else as configured.
         end: of its log, in bytes; -1 if it does not answer.
         behind: of a slave: bytes that its master has and it has not; -1 if either does not answer.
+        is_in_sync: of a broker of a cluster with controllers: whether it may become master without a loss; None if that is
+            not known, or there are none.
         is_answering: whether it answered at all.
     """
 
@@ -81,6 +86,7 @@ class MemberStatus:
     is_answering: bool
     end: int
     behind: int
+    is_in_sync: bool | None = None
 
 
 class LocalCluster:
@@ -298,11 +304,38 @@ class LocalCluster:
     async def status(self) -> list[MemberStatus]:
         """Ask every member; one that does not answer within `ASK_SECONDS` is shown as such."""
         async with self._admin() as admin:
-            found = await asyncio.gather(*(self._ask(admin, member) for member in self.members))
+            found, in_sync = await asyncio.gather(
+                asyncio.gather(*(self._ask(admin, member) for member in self.members)), self._ask_in_sync()
+            )
         ends = {
             status.broker_name: status.end for status in found if status.role.endswith("MASTER") and status.end >= 0
         }
-        return [_with_distance(status, ends.get(status.broker_name, -1)) for status in found]
+        return [
+            replace(
+                _with_distance(status, ends.get(status.broker_name, -1)),
+                is_in_sync=status.address in in_sync[status.broker_name] if status.broker_name in in_sync else None,
+            )
+            for status in found
+        ]
+
+    async def _ask_in_sync(self) -> Mapping[str, frozenset[str]]:
+        """Ask the controllers which brokers, by address, are in the sync-state set of which broker name."""
+        controllers = [member.ports[-1] for member in self.members if member.holds_controller]
+        if not controllers:
+            return {}
+        client = RemotingClient(SystemClock())
+        try:
+            async with asyncio.timeout(2 * ASK_SECONDS):
+                admin = ControllerAdmin(client, SystemClock(), ";".join(f"{LOOPBACK}:{port}" for port in controllers))
+                groups = await admin.sync_state(sorted({member.broker_name for member in self.members} - {""}))
+        except (RocketMQError, OSError, TimeoutError):
+            return {}
+        finally:
+            await client.close()
+        return {
+            name: frozenset(replica.broker_address for replica in group.in_sync_replicas)
+            for name, group in groups.items()
+        }
 
     async def _ask(self, admin: AdminClient, member: Member) -> MemberStatus:
         process = self.process(member.name)

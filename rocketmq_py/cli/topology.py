@@ -84,6 +84,11 @@ class Member:
     broker_id: int
     text: str
 
+    @property
+    def holds_controller(self) -> bool:
+        """Whether a controller is in the process, alone or beside a name server; its port is the last one then."""
+        return self.kind is Kind.CONTROLLER or (self.kind is Kind.NAMESRV and len(self.ports) > 1)
+
 
 def known_topologies() -> list[str]:
     """Return the names of the topologies that come with the package."""

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 #: A connection is pushed no further in one turn of the loop: clients wait for the same loop.
 PUSH_BYTES: Final = 1 << 20
 #: Bytes that are read at once when they are not in memory.
-COLD_BYTES: Final = 4 << 20
+COLD_BYTES: Final = 1 << 20
 #: Unsent bytes at which the log waits for the socket.
 _HIGH_WATER: Final = 1 << 20
 #: Larger bodies are not copied once more only to stand behind their header.
