@@ -18,6 +18,7 @@ import pytest
 
 from labs.faults.group import (
     CONTROLLER_SETTINGS,
+    SEND_SECONDS,
     SETTINGS,
     SLOW_CONTROLLER_SETTINGS,
     SLOW_SETTINGS,
@@ -191,4 +192,5 @@ async def test_controller_mode_until_another_master_acknowledges(
                 await group.settled_under_load()
     print("\n" + shown(f"{fault}, {timers} timers: until another master was elected and registered", elected))
     print(shown(f"{fault}, {timers} timers: longest time without an acknowledgement", acknowledged))
-    assert max(acknowledged) <= limit
+    # A send that was begun before the election may have to run into its time-out first.
+    assert max(acknowledged) <= limit + SEND_SECONDS
