@@ -56,7 +56,7 @@ docs-serve: $(STAMP)dev
 bench: $(STAMP)labs
 	$(BIN)/python -m loadtests.bench
 
-# Kills, cuts and pauses: every row of the fault matrix five times, and the time of fail-over over 50 kills. Half an hour.
+# Kills, cuts and pauses: every row of the fault matrix five times, and the time of fail-over over 50 faults of each kind. Takes long.
 faults: $(STAMP)labs
 	RMQ_FAULT_ROUNDS=5 RMQ_FAULT_PAUSE=30 RMQ_FAILOVER_RUNS=50 $(BIN)/python -m pytest labs/faults -s
 

@@ -275,10 +275,10 @@ async def roll(group: Group) -> None:
     for name in sorted(group.links):
         is_master, began = name == await group.master(), group.clock()
         await group.stop(name)
-        if is_master and group.is_controlled:
-            await group.master(other_than=name)
         if group.is_controlled:
             await asyncio.sleep(ROLLING_AWAY)
+            if is_master:
+                await group.master(other_than=name)
         await group.start(name)
         await group.master()
         await group.settled_under_load()

@@ -340,6 +340,12 @@ async def test_a_topic_that_was_acknowledged_does_not_go_with_its_master(
         await asyncio.sleep(1)
         lab.create_topic(master, "Young")
         await master.get(TopicConfigManager).persist()
+        without = [
+            lab.name_of(broker)
+            for broker in lab.brokers.values()
+            if broker.get(TopicConfigManager).topics.get("Young") is None
+        ]
+        assert without == [], "A stop in order would give them the time; a power cut would not"
         await lab.stop(lab.name_of(master))
         successor = await lab.settled(2)
         assert successor.get(TopicConfigManager).topics.get("Young") is not None

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from rocketmq_py.assembly.kernel import Kernel
 from rocketmq_py.broker.consumer_offset import ConsumerOffsetManager
 from rocketmq_py.broker.ha.metadata_copies import Answered, TopicCopy
-from rocketmq_py.broker.ha.metadata_watch import COPY_SECONDS, WATCH_METADATA
+from rocketmq_py.broker.ha.metadata_watch import COPY_SECONDS, WATCH_METADATA, MetadataWatch
 from rocketmq_py.broker.ha.slave_synchronize import SlaveSynchronize
 from rocketmq_py.broker.schedule.delay_offsets import DelayOffsetManager
 from rocketmq_py.broker.subscription_group import SubscriptionGroupManager
@@ -24,7 +25,7 @@ from rocketmq_py.store.message_store import MessageStore
 from rocketmq_py.store.timer.timer_message_store import TimerMessageStore
 from rocketmq_py.testing.eventually import eventually
 
-from .ha_lab import TOPIC, ha_lab
+from .ha_lab import TOPIC, HaLab, ha_lab
 
 
 @pytest.mark.claim("ha-09")
@@ -64,15 +65,20 @@ async def test_a_slave_has_its_masters_topics_groups_and_progress(tmp_path: Path
         assert slave.get(DelayOffsetManager).get(1) == 1
 
 
+async def watching_slave(lab: HaLab) -> Kernel:
+    """Return the slave when it has copied everything and keeps its question open."""
+    (slave,) = lab.slaves
+    await eventually(lambda: lab.master.get(MetadataWatch).held > 0, 5)
+    return slave
+
+
 @pytest.mark.virtual_time
 async def test_a_topic_or_group_is_on_the_slave_before_its_creation_is_acknowledged(
     tmp_path: Path, environment: Environment
 ) -> None:
     """A master that dies as soon as it has answered leaves what was created on the disk of its slave."""
     async with ha_lab(tmp_path, environment, slaves=1) as lab:
-        (slave,) = lab.slaves
-        await eventually(lambda: slave.get(SlaveSynchronize).rounds > 0, 5)
-        await asyncio.sleep(0.1)
+        slave = await watching_slave(lab)
         lab.create_topic("Fresh")
         await lab.master.get(TopicConfigManager).persist()
         assert slave.get(TopicConfigManager).select("Fresh") is not None, (
@@ -91,10 +97,8 @@ async def test_a_slave_that_copies_nothing_holds_a_change_up_once_and_for_a_seco
     tmp_path: Path, environment: Environment
 ) -> None:
     async with ha_lab(tmp_path, environment, slaves=1) as lab:
-        (slave,) = lab.slaves
+        slave = await watching_slave(lab)
         loop, topics = asyncio.get_running_loop(), lab.master.get(TopicConfigManager)
-        await eventually(lambda: slave.get(SlaveSynchronize).rounds > 0, 5)
-        await asyncio.sleep(0.1)
         slave.get(SlaveSynchronize).is_held = lambda: True
         await slave.get(SlaveSynchronize).role_changed()
         for name, seconds in (("First", COPY_SECONDS), ("Second", 0.0)):

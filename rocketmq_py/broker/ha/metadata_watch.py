@@ -107,6 +107,11 @@ class MetadataWatch:
         self._held[request.connection] = _Held(request, timer)
         return DEFERRED
 
+    @property
+    def held(self) -> int:
+        """How many questions are held."""
+        return len(self._held)
+
     def closed(self, connection: Connection) -> None:
         """Forget a slave that is gone."""
         self._copies.pop(connection, None)

@@ -363,6 +363,7 @@ class ReplicasManager:
             logger.info(
                 "slave of %s at %s in epoch %d", info.master_id, info.master_address or "nowhere", info.master_epoch
             )
+            self._follow_pause = FOLLOW_SECONDS
             self._tick.refuse(CHANGING)
             await self._resign(Standing.SLAVE, info)
             self._tick.accept(UNKNOWN_ROLE)
@@ -378,7 +379,6 @@ class ReplicasManager:
         ha_address = await self.find_ha_address(info.master_address)
         if ha_address:
             self._roles.set_master(Master(info.master_address, ha_address))
-            self._follow_pause = FOLLOW_SECONDS
         else:
             self._roles.set_master(Master(info.master_address, known.ha_address))
             asyncio.get_running_loop().call_later(self._follow_pause, self._wanted.set)
