@@ -112,6 +112,7 @@ def test_an_open_loop_keeps_its_rate(generator: Generator, tmp_path: Path) -> No
 
     assert 60 <= len(received) <= 102, "0.5 s at 200 a second are 100 requests"
     assert 0 < figures["p50_us"] <= figures["p99_us"] <= figures["p999_us"]
+    assert figures["generator_load"] < 0.5, "a generator that waits has to leave the core to others"
 
 
 def test_frames_are_what_clients_send() -> None:

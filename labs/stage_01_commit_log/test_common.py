@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import importlib
 import json
 import random
+import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rocketmq_py.broker.config import BrokerConfig
+from rocketmq_py.common import crc
 from rocketmq_py.common.compression import CompressionType, compress, decompress
 from rocketmq_py.common.config import Setting, apply_properties, parse_properties, read_properties, to_properties
 from rocketmq_py.common.environment import system_environment
@@ -317,3 +321,20 @@ def test_replacing_properties_is_what_a_dictionary_does(old: dict[str, str], cha
     expected = {name: value for name, value in old.items() if name not in changes}
     expected |= {name: value for name, value in changes.items() if value is not None}
     assert decode_properties(change_properties(encode_properties(old), changes)) == expected
+
+
+@given(st.binary(max_size=5_000), st.integers(0, 0xFFFFFFFF), st.integers(0, 100), st.integers(0, 100))
+def test_the_faster_crc_is_the_same_number(data: bytes, start: int, left: int, right: int) -> None:
+    """Claim: whichever library computes it, the CRC of any bytes is zlib's, continued from any other and in any buffer."""
+    view = memoryview(bytearray(data))[left : len(data) - right]
+    assert crc.crc32(data, start) == zlib.crc32(data, start)
+    assert crc.crc32(view) == zlib.crc32(view)
+
+
+def test_the_crc_comes_from_zlib_where_nothing_faster_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claim: the extra `fast` is an extra; without it everything works."""
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "zlib_ng", None)
+        without.delitem(sys.modules, "zlib_ng.zlib_ng", raising=False)
+        assert importlib.reload(crc).crc32 is zlib.crc32
+    importlib.reload(crc)

@@ -28,6 +28,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -235,8 +236,15 @@ static double own_cpu(void) {
     return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
+/* Sleep no longer than until then. A generator that span instead would take the time of a server on the same core. */
+static void wake_at(int timer, uint64_t due) {
+    struct itimerspec when = {.it_value = {(time_t)(due / 1000000000u), (long)(due % 1000000000u)}};
+    timerfd_settime(timer, TFD_TIMER_ABSTIME, &when, NULL);
+}
+
 static int load(char **arg) {
     int port = atoi(arg[0]), pid = atoi(arg[7]), epoll = epoll_create1(0);
+    int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
     uint32_t connections = (uint32_t)atoi(arg[2]), window = (uint32_t)atoi(arg[3]), turn = 0;
     double rate = atof(arg[4]), server_cpu = 0, generator_cpu = 0;
     uint64_t warm = (uint64_t)(atof(arg[5]) * 1e9), run = (uint64_t)(atof(arg[6]) * 1e9), each = strtoull(arg[10], 0, 10);
@@ -251,9 +259,12 @@ static int load(char **arg) {
         send_out(&all[i]);
     }
     double due = (double)begin;
+    struct epoll_event timer_event = {.events = EPOLLIN | EPOLLET, .data.ptr = NULL};
+    epoll_ctl(epoll, EPOLL_CTL_ADD, timer, &timer_event);
     for (;;) {
         struct epoll_event events[256];
-        int ready = epoll_wait(epoll, events, 256, rate > 0 ? 0 : 100);
+        if (rate > 0) wake_at(timer, (uint64_t)due);
+        int ready = epoll_wait(epoll, events, 256, 100);
         uint64_t now = now_ns();
         if (!start && now >= begin + warm) {
             memset(latencies, 0, sizeof latencies);
@@ -271,6 +282,7 @@ static int load(char **arg) {
         }
         for (int i = 0; i < ready; i++) {
             Connection *c = events[i].data.ptr;
+            if (!c) continue;
             uint32_t done = events[i].events & EPOLLIN ? read_answers(c) : 0;
             answered += done;
             uint64_t again = now_ns();

@@ -123,7 +123,7 @@ class Run:
                 self.ask(connection, due)
                 connection.send()
                 turn, due = turn + 1, due + 1 / rate
-            for key, _ in self.selector.select(0 if rate else 0.1):
+            for key, _ in self.selector.select(max(due - time.perf_counter(), 0.0) if rate else 0.1):
                 connection = key.data
                 done = self.read(connection)
                 for _ in range(0 if rate else done):

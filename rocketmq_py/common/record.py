@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import enum
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from rocketmq_py.common import sys_flag as flags
+from rocketmq_py.common.crc import crc32
 from rocketmq_py.common.errors import CorruptDataError, InvalidInputError
 from rocketmq_py.common.host import decode_host
 from rocketmq_py.common.layout import Field, Layout
@@ -82,7 +82,7 @@ MIN_RECORD_SIZE: Final = HEAD_LAYOUT.size + 1 + 1 + 2
 
 def body_crc(body: bytes | memoryview) -> int:
     """Return the CRC-32 of a stored body without its sign bit, as `UtilAll.crc32`; 0 for an empty body."""
-    return zlib.crc32(body) & 0x7FFFFFFF
+    return crc32(body) & 0x7FFFFFFF
 
 
 def encode_topic(topic: bytes) -> tuple[int, bytes]:

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import logging
 import os
-import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
+from rocketmq_py.common.crc import crc32
 from rocketmq_py.common.file_system import FileSystem
 from rocketmq_py.common.layout import Field, Layout
 from rocketmq_py.store.bit_flip import locate_flipped_bit
@@ -58,6 +58,16 @@ class Damage(NamedTuple):
     found: str
 
 
+def _runs(entries: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
+    """Join entries that are neighbours: each write gives the interpreter away, and a thread waits long to get it back."""
+    run: list[bytes] = []
+    for number in sorted(entries):
+        run.append(entries[number])
+        if number + 1 not in entries:
+            yield number + 1 - len(run), b"".join(run)
+            run = []
+
+
 class BlockChecks(LogObserver):
     """The checks of one log. Blocks are named by the offset of their first byte.
 
@@ -89,11 +99,12 @@ class BlockChecks(LogObserver):
         view = memoryview(data)
         while view:
             block = self._block_of(offset)
-            part = view[: self._block_end(block) - offset]
-            self._crc = zlib.crc32(part, self._crc)
+            block_end = self._block_end(block)
+            part = view[: block_end - offset]
+            self._crc = crc32(part, self._crc)
             offset += len(part)
             self._grown.append(_Grown(offset, block, offset - block, self._crc))
-            if offset == self._block_end(block):
+            if offset == block_end:
                 self._crc = 0
             view = view[len(part) :]
         self._position = offset
@@ -101,7 +112,7 @@ class BlockChecks(LogObserver):
     def _resume(self, offset: int) -> None:
         """Begin in the middle: after a start, or where the log jumped to the next file."""
         block = self._block_of(offset)
-        self._crc = zlib.crc32(self._bytes(block, offset - block)) if offset > block else 0
+        self._crc = crc32(self._bytes(block, offset - block)) if offset > block else 0
 
     def flushed(self, offset: int) -> None:
         """Note that checks up to here describe what is on disk."""
@@ -135,17 +146,17 @@ class BlockChecks(LogObserver):
         Raises:
             OSError: the file system refused; some may have been written, and all can be written again.
         """
-        by_file: dict[int, list[tuple[int, bytes]]] = {}
+        by_file: dict[int, dict[int, bytes]] = {}
         for block, check in checks.items():
             start = block - block % self._file_size
-            by_file.setdefault(start, []).append(((block - start) // BLOCK_SIZE * _SIZE, _pack(*check)))
+            by_file.setdefault(start, {})[(block - start) // BLOCK_SIZE] = _pack(*check)
         if by_file:
             self._files.make_directories(self.folder)
         for start, entries in by_file.items():
             fd = self._files.open_file(self._path(start), create=True)
             try:
-                for at, data in entries:
-                    self._files.pwrite(fd, data, at)
+                for first, run in _runs(entries):
+                    self._files.pwrite(fd, run, first * _SIZE)
             finally:
                 self._files.close(fd)
 
@@ -199,7 +210,7 @@ class BlockChecks(LogObserver):
         if block in self.damages:
             return self.damages[block]
         length, expected = self._stored(block)
-        found = zlib.crc32(self._bytes(block, length)) if length else expected
+        found = crc32(self._bytes(block, length)) if length else expected
         if found == expected:
             self._set_good(block)
             return ()
@@ -247,7 +258,7 @@ class BlockChecks(LogObserver):
 
     def cover(self, block: int, length: int) -> None:
         """Make a check for a block that has none, such as of a log that RocketMQ wrote. Reads the block."""
-        self._unwritten[block] = (length, zlib.crc32(self._bytes(block, length)))
+        self._unwritten[block] = (length, crc32(self._bytes(block, length)))
         self._loaded.pop(block - block % self._file_size, None)
 
     def extend(self, start: int, end: int) -> None:
@@ -289,7 +300,7 @@ class BlockChecks(LogObserver):
             self._files.truncate(fd, keep)
             if offset > block and length:
                 covered = min(length, offset - block)
-                self._files.pwrite(fd, _pack(covered, zlib.crc32(self._bytes(block, covered))), keep)
+                self._files.pwrite(fd, _pack(covered, crc32(self._bytes(block, covered))), keep)
             self._files.fdatasync(fd)
         finally:
             self._files.close(fd)

@@ -12,13 +12,13 @@ Source: the records are those of `MessageExtEncoder`, RocketMQ 5.3; the way is o
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, repeat
 from typing import Final
 
+from rocketmq_py.common.crc import crc32
 from rocketmq_py.store.queue_slot import QueueSlot
 
 #: Most records that are packed with one call: a form for them is kept, and takes some 300 bytes for each.
@@ -76,7 +76,7 @@ def pack_equal(head: bytes, size: int, slot: QueueSlot, first: int, offset: int,
         offset: physical offset of the first.
         messages: what they hold.
     """
-    bodies, keys, crc32 = messages.bodies, messages.keys, zlib.crc32
+    bodies, keys = messages.bodies, messages.keys
     count, properties_length = len(bodies), messages.properties_length
     middle = slot.topic_part + _LENGTH.pack(properties_length) + messages.before
     form = _form(count, len(head) - _REST, len(bodies[0]), len(middle), len(keys[0]), len(messages.behind))

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import struct
-import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Final
 
+from rocketmq_py.common.crc import crc32
 from rocketmq_py.common.environment import Clock
 from rocketmq_py.common.record import HEAD_LAYOUTS, host_bits
 from rocketmq_py.common.sys_flag import BORN_HOST_V6, STORE_HOST_V6
@@ -179,7 +179,7 @@ class Tick:
             head.pack(
                 size,
                 slot.magic,
-                zlib.crc32(body) & 0x7FFFFFFF,
+                crc32(body) & 0x7FFFFFFF,
                 slot.queue_id,
                 flag,
                 queue_offset,
@@ -233,7 +233,7 @@ class Tick:
         self.reserve(total)
         head = self._head_v4 if len(born_host) == 8 else self._head_v6
         sys_flag = sys_flag & ~_HOST_BITS | self._store_bits | (0 if len(born_host) == 8 else BORN_HOST_V6)
-        pack, crc32, lengths = head.pack, zlib.crc32, _LENGTHS
+        pack, lengths = head.pack, _LENGTHS
         magic, queue_id, topic_part = slot.magic, slot.queue_id, slot.topic_part
         parts, rows, now, store_host = self._parts, self._rows, self._now_ms, self._log.store_host
         offset, queue_offset = self._end, slot.next_offset

@@ -11,9 +11,9 @@ a length.
 from __future__ import annotations
 
 import struct
-import zlib
 from typing import Final, NamedTuple
 
+from rocketmq_py.common.crc import crc32
 from rocketmq_py.common.errors import CorruptDataError
 from rocketmq_py.common.record import (
     BLANK_SIZE,
@@ -60,7 +60,7 @@ def check_records(data: memoryview, start: int, file_size: int, max_record_size:
     """
     at, end = 0, len(data)
     file_end = file_size - start % file_size
-    unpack, crc32, short = _HEAD_V4.unpack_from, zlib.crc32, _SHORT.unpack_from
+    unpack, short = _HEAD_V4.unpack_from, _SHORT.unpack_from
     while end - at >= BLANK_SIZE:
         if end - at >= MIN_RECORD_SIZE:
             # Nearly all records: of the first form, with two IPv4 hosts, whole, and good.
