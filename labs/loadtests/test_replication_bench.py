@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests import replication
+from loadtests.replication import measure
 
 pytestmark = pytest.mark.serial
 
@@ -21,14 +21,14 @@ def test_synchronous_double_write_costs_a_part_of_the_throughput() -> None:
     Observe: it costs something, and less than most of it. The figure of a long run on an idle machine is in the chapter.
     """
     with tempfile.TemporaryDirectory() as folder:
-        figures = replication.measure_double_write(replication.Sends(Path(folder)), 0.5, 3)
+        figures = measure.measure_double_write(measure.Sends(Path(folder)), 0.5, 3)
     print(figures)
     assert 0.3 < figures["double_write_ratio"] < 1.3, "is a slave attached to both, and are both loads the same?"
 
 
 def test_a_slave_catches_up_while_its_master_is_busy() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        figures = replication.measure_catch_up(replication.Sends(Path(folder)), 30_000_000, 0.5)
+    with tempfile.TemporaryDirectory() as folder, measure.pair() as brokers:
+        figures = measure.measure_catch_up(brokers, measure.Sends(Path(folder)), 30_000_000, 0.5)
     print(figures)
     assert figures["idle_mb_per_second"] > 0
     assert figures["busy_mb_per_second"] > 0

@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -47,12 +47,18 @@ MEMORY: Final = ("-Xms2g", "-Xmx2g", "-XX:MaxDirectMemorySize=1g")
 
 
 class ApacheBroker(Server):
-    """A broker of Apache's with a store of its own, which is deleted with it; it needs no name server to be measured."""
+    """A broker of Apache's with a store of its own, which is deleted with it; a master needs no name server to be measured.
 
-    def __init__(self, core: int | None) -> None:
+    Args:
+        core: where it runs.
+        topics: exist from the start.
+        **settings: further properties, such as `brokerRole`.
+    """
+
+    def __init__(self, core: int | None, *, topics: Iterable[str] = (TOPIC,), **settings: object) -> None:
         self.store = Path(tempfile.mkdtemp(prefix="rocketmq-py-bench-apache-"))
         (self.store / "conf").mkdir()
-        write_topics(self.store, [TOPIC], QUEUES)
+        write_topics(self.store, topics, QUEUES)
         port = free_port()
         settings = {
             "brokerName": "broker-a",
@@ -63,6 +69,7 @@ class ApacheBroker(Server):
             "waitTimeMillsInSendQueue": 60_000,
             "waitTimeMillsInPullQueue": 60_000,
             "osPageCacheBusyTimeOutMills": 60_000,
+            **settings,
         }
         file = self.store / "broker.conf"
         file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
