@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 1.0
 CONNECT_SECONDS: Final = 3.0
-_READ_BUFFER: Final = 1 << 20
+#: Bytes read at once. What is read is copied, checked and written before the next read; so much stays in a core's cache.
+_READ_BUFFER: Final = 256 << 10
 _TEND_SECONDS: Final = 1.0
 
 
