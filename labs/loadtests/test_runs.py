@@ -16,6 +16,7 @@ from loadtests import timers
 from loadtests.bench import apache, rows
 from loadtests.bench.bench import Bench
 from loadtests.bench.processes import Server
+from loadtests.replication import apache as replication
 from rocketmq_py.testing.free_port import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,18 @@ def test_the_bench_compares_with_apache(capsys: pytest.CaptureFixture[str]) -> N
     assert status == 0
     rows_shown = re.findall(r"│ +([\d,]+) │ +([\d,]+) │", capsys.readouterr().out)
     assert len(rows_shown) == 2 * len(apache.ROWS)
+
+
+def test_catch_up_is_compared_with_apache(capsys: pytest.CaptureFixture[str]) -> None:
+    """Claim: `python -m loadtests.replication.apache` lets slaves of both kinds catch up, alone and beside sends."""
+    jars()
+
+    status = replication.main(["--rounds", "1", "--bytes", "30000000", "--seconds", "0.5", "--warm-up", "0.5"])
+
+    assert status == 0
+    shown = dict(re.findall(r"│ +(\w+) +│ +([\d,.]+) +│ +[\d,.]+ +│", capsys.readouterr().out))
+    for name in ("idle_mb_per_second", "busy_mb_per_second", "sends_kept"):
+        assert float(shown[name].replace(",", "")) > 0, name
 
 
 def test_the_measurement_of_delays_runs_to_its_end() -> None:
