@@ -177,6 +177,8 @@ def test_lost_bytes_are_noticed_and_the_log_stays_a_copy(lost_at: int, size: int
         ((-5, -626843481), "a size from"),
         ((200, 0), "magic"),
         ((100, -875286124), "a blank record of 4096 bytes"),
+        ((100, -875286124), "give it the master's value"),
+        ((5_000, -626843481), "mappedFileSizeCommitLog is not this slave's"),
     ],
 )
 def test_a_record_that_cannot_be_is_refused_before_the_rest_of_it_is_waited_for(

@@ -32,6 +32,10 @@ _HEAD_V4: Final = struct.Struct(">iii16xqi44xi")
 _HEAD_V4_SIZE: Final = _HEAD_V4.size
 _SIZE_AND_MAGIC: Final = struct.Struct(">ii")
 _SHORT: Final = struct.Struct(">h")
+_OTHER_FILES: Final = (
+    "If the master's mappedFileSizeCommitLog is not this slave's, stop the slave, set its store aside, give it the "
+    "master's value and start it empty"
+)
 
 
 class Checked(NamedTuple):
@@ -102,13 +106,14 @@ def _check_one(data: memoryview, at: int, start: int, file_end: int, max_record_
     place, room, end = start + at, file_end - at, len(data)
     if magic == MAGIC_BLANK:
         if size != room:
-            raise _corrupt(place, f"a blank record of {room} bytes, to the end of the file", size)
+            raise _corrupt(place, f"a blank record of {room} bytes, to the end of the file", size, _OTHER_FILES)
         return size
     if magic not in (MAGIC_V1, MAGIC_V2):
         raise _corrupt(place, "magic daa320a7, daa320ab or cbd43194", f"{magic & 0xFFFFFFFF:08x}")
     limit = min(room - BLANK_SIZE, max_record_size)
     if not MIN_RECORD_SIZE <= size <= limit:
-        raise _corrupt(place, f"a size from {MIN_RECORD_SIZE} to {limit}", size)
+        hint = _OTHER_FILES if limit < size <= max_record_size else ""
+        raise _corrupt(place, f"a size from {MIN_RECORD_SIZE} to {limit}", size, hint)
     if end - at < _HEAD_V4_SIZE:
         return size
     offset = _HEAD_V4.unpack_from(data, at)[3]
@@ -122,5 +127,5 @@ def _check_one(data: memoryview, at: int, start: int, file_end: int, max_record_
     return size
 
 
-def _corrupt(offset: int, expected: str, found: object) -> CorruptDataError:
-    return CorruptDataError(f"the log of the master at {offset}", expected, found)
+def _corrupt(offset: int, expected: str, found: object, hint: str = "") -> CorruptDataError:
+    return CorruptDataError(f"the log of the master at {offset}", expected, found, hint)
