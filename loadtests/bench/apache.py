@@ -190,6 +190,12 @@ def _measure(comparison: Comparison, side: Side, row: Row, servers: Sequence[Ser
     raise RuntimeError(f"{side.name} answered nothing to {row.name}, {TRIES} times")
 
 
+def spread_of_ratios(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """Return the median of the ratios of each round, the lowest and the highest."""
+    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+
+
 def compare(pairs: Sequence[tuple[Side, Side]], comparison: Comparison, rounds: int) -> Table:
     """Measure all rows in rounds and return the table: ours, Apache's, and the ratio, for each pair."""
     found: dict[tuple[str, str], list[float]] = {}
@@ -207,9 +213,7 @@ def compare(pairs: Sequence[tuple[Side, Side]], comparison: Comparison, rounds: 
         cells = []
         for ours, theirs in pairs:
             a, b = found[row.name, ours.name], found[row.name, theirs.name]
-            ratios = [one / other for one, other in zip(a, b, strict=True)]
-            cells += [f"{statistics.median(a):,.0f}", f"{statistics.median(b):,.0f}"]
-            cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
+            cells += [f"{statistics.median(a):,.0f}", f"{statistics.median(b):,.0f}", spread_of_ratios(a, b)]
         table.add_row(row.name, *cells)
     return table
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from labs.interop.java_tools import VERSION, jars
-from loadtests.bench.apache import ApacheBroker
+from loadtests.bench.apache import ApacheBroker, spread_of_ratios
 from loadtests.bench.processes import Server, until
 from loadtests.replication.measure import TOPIC, Pair, Sends, measure_catch_up, pair, runtime_info
 from rocketmq_py.testing.free_port import free_port
@@ -90,11 +90,10 @@ def compare(sends: Sends, size: int, seconds: float, warm_up: float, rounds: int
             found[name].append(figures)
             print(f"round {number + 1}, {name}: " + ", ".join(f"{key} {figures[key]:,.2f}" for key in FIGURES))
     table = Table("figure (medians)", "ours", "Apache", "ours / Apache (lowest-highest)", title=f"RocketMQ {VERSION}")
-    for key in (*FIGURES, "half_rate", "p99_alone_ms", "idle_master_cpu_seconds", "idle_slave_cpu_seconds"):
+    for key in (*FIGURES, "half_rate", "p99_alone_ms"):
         ours, theirs = ([figures[key] for figures in found[name]] for name in sides)
-        ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-        table.add_row(key, f"{statistics.median(ours):,.2f}", f"{statistics.median(theirs):,.2f}", spread)
+        medians = (f"{statistics.median(ours):,.2f}", f"{statistics.median(theirs):,.2f}")
+        table.add_row(key, *medians, spread_of_ratios(ours, theirs))
     return table
 
 
