@@ -89,7 +89,7 @@ def _install_slave(kernel: Kernel) -> None:
 
     intake = kernel.provide(LogIntake(log, store_config.max_message_size))
     dispatch = kernel.provide(SlaveDispatch(log, kernel.get(ReputMessageService), confirmed))
-    client = kernel.provide(HAClient(store_config, intake, confirmed))
+    client = kernel.provide(HAClient(store_config, intake, confirmed, kernel.environment.run_blocking))
 
     def appended() -> None:
         if position.min_offset < log.min_offset:
