@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def test_synchronous_double_write_costs_a_part_of_the_throughput() -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures = measure.measure_double_write(measure.Sends(Path(folder)), 0.5, 3)
     print(figures)
-    assert 0.3 < figures["double_write_ratio"] < 1.3, "is a slave attached to both, and are both loads the same?"
+    ratio = statistics.median(figures["double_write_ratio"])
+    assert 0.3 < ratio < 1.3, "is a slave attached to both, and are both loads the same?"
 
 
 def test_a_slave_catches_up_while_its_master_is_busy() -> None:
