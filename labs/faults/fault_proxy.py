@@ -20,14 +20,12 @@ import socket
 import struct
 from collections import Counter
 
+from labs.faults.packet_loss import Socket, lose_packets, packets_lost
 from rocketmq_py.common.host import join_address, split_address
 
 #: Bytes that are read at once, and chunks that wait on a link with delay.
 CHUNK = 64 << 10
 WAITING_CHUNKS = 64
-#: Seconds until Linux sends lost bytes again for the first time (RTO_MIN), and the longest of the doubled times.
-RETRANSMIT_SECONDS = 0.2
-LONGEST_RETRANSMIT_SECONDS = 3.2
 
 
 class Way(enum.Enum):
@@ -50,7 +48,7 @@ class FaultProxy:
 
     Attributes:
         address: where it listens.
-        counts: what it did: connections, resets, bytes dropped and flipped.
+        counts: what it did: connections, resets, packets lost by connections that ended, bytes dropped and flipped.
     """
 
     def __init__(self, target: str, address: str = "127.0.0.1:0", seed: int = 0) -> None:
@@ -97,10 +95,17 @@ class FaultProxy:
         self._delay = (seconds, jitter)
 
     def lose(self, share: float) -> None:
-        """Lose a share of all chunks, each way. The sender's TCP notices and sends them again, so what a program sees is
-        time: 0.2 s, and twice as long for each further loss; all that is behind waits too.
+        """Lose a share of all packets that come to the proxy, from either side. The sender's TCP notices and sends them
+        again, so what a program sees is time.
         """
         self._loss = share
+        for sock in self._sockets():
+            lose_packets(sock, share)
+
+    @property
+    def lost(self) -> int:
+        """Packets that were lost."""
+        return self.counts["packets lost"] + sum(packets_lost(sock) for sock in self._sockets())
 
     def refuse(self) -> None:
         """Close new connections at once."""
@@ -122,9 +127,8 @@ class FaultProxy:
     def reset(self) -> None:
         """Reset every connection (RST, not FIN); what was on its way is lost."""
         for writer in list(self._writers):
-            raw = writer.get_extra_info("socket")
-            if raw is not None and raw.fileno() >= 0:
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            for sock in _open_sockets(writer):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
             self.counts["resets"] += 1
 
@@ -133,8 +137,13 @@ class FaultProxy:
         for event in self._open.values():
             event.set()
         self._delay = (0.0, 0.0)
-        self._loss = 0.0
         self._refuses = False
+        self.lose(0.0)
+
+    def _sockets(self) -> list[Socket]:
+        """Return the one that listens, and those of all connections."""
+        listening = self._server.sockets if self._server is not None else ()
+        return [*listening, *(sock for writer in self._writers for sock in _open_sockets(writer))]
 
     # --- bytes ------------------------------------------------------------------------------------------------------
 
@@ -156,6 +165,8 @@ class FaultProxy:
         except OSError:
             return
         self._writers |= {writer, back}
+        if self._loss:
+            self.lose(self._loss)
         ways = [
             asyncio.create_task(self._pump(Way.FORTH, reader, back)),
             asyncio.create_task(self._pump(Way.BACK, there, writer)),
@@ -166,6 +177,9 @@ class FaultProxy:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
+            self.counts["packets lost"] += sum(
+                packets_lost(sock) for end in (writer, back) for sock in _open_sockets(end)
+            )
             self._writers -= {writer, back}
             back.transport.abort()
 
@@ -199,17 +213,9 @@ class FaultProxy:
             await asyncio.gather(reading, return_exceptions=True)
 
     def _on_the_way(self) -> float:
-        """Return how many seconds the next bytes take: the delay, and for each time that they are lost the time until TCP
-        sends them again.
-        """
+        """Return how many seconds the next bytes take."""
         seconds, jitter = self._delay
-        seconds = max(0.0, seconds + self._random.uniform(-jitter, jitter))
-        again = RETRANSMIT_SECONDS
-        while self._random.random() < self._loss and again <= LONGEST_RETRANSMIT_SECONDS:
-            self.counts["lost"] += 1
-            seconds += again
-            again *= 2
-        return seconds
+        return max(0.0, seconds + self._random.uniform(-jitter, jitter))
 
     def _spoil(self, way: Way, data: bytes) -> bytes:
         dropped = min(self._to_drop[way], len(data))
@@ -230,3 +236,9 @@ class FaultProxy:
         return (
             f"<FaultProxy {self.address} -> {self.target}, {len(self._writers) // 2} links, shut {shut or 'nowhere'}>"
         )
+
+
+def _open_sockets(writer: asyncio.StreamWriter) -> list[Socket]:
+    """Return the socket of a connection, if it has one that is open."""
+    raw = writer.get_extra_info("socket")
+    return [raw] if raw is not None and raw.fileno() >= 0 else []

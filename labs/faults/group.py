@@ -39,6 +39,9 @@ from rocketmq_py.remoting.headers.send import SendMessageRequestHeader, SendMess
 SEND_SECONDS = 4.0
 #: Pause in seconds between two sends of a sender: the load is there to be disturbed, not to fill the machine.
 PACE = 0.004
+#: Of the measurement of a rate: where it sends to, and how many sends are under way on one connection.
+RATE_TOPIC = "FaultLabRate"
+UNDER_WAY = 128
 #: Small files, quick timers; `fast` of reliability.md.
 SETTINGS = {
     "mappedFileSizeCommitLog": str(4 << 20),
@@ -235,6 +238,32 @@ class Group:
         finally:
             await remoting.close()
 
+    async def rate(self, seconds: float) -> float:
+        """Send to a topic of its own, with many sends under way on each of a few connections.
+
+        Returns:
+            How many were acknowledged each second.
+        """
+        address, deadline = self.links[await self.master()].front.address, self.clock() + seconds
+        acknowledged = 0
+
+        async def keep_sending(remoting: RemotingClient, queue: int) -> None:
+            nonlocal acknowledged
+            while self.clock() < deadline:
+                outcome = await _send(remoting, address, queue, Send(b"x" * 1_024, self.clock()), topic=RATE_TOPIC)
+                # What is acknowledged after the end counts for nobody.
+                acknowledged += outcome is Outcome.ACKNOWLEDGED and self.clock() < deadline
+
+        clients = [RemotingClient(SystemClock()) for _ in range(QUEUES)]
+        try:
+            await asyncio.gather(
+                *(keep_sending(client, queue) for queue, client in enumerate(clients) for _ in range(UNDER_WAY))
+            )
+        finally:
+            for client in clients:
+                await client.close()
+        return acknowledged / seconds
+
     async def acknowledged_again(self, since: float, seconds: float) -> float:
         """Wait until a send that began since a moment was acknowledged; return how long that took."""
         while not self.history.acknowledged_since(since):
@@ -300,11 +329,11 @@ class _Reader(PlainClient):
             raise
 
 
-async def _send(remoting: RemotingClient, address: str, queue: int, send: Send) -> Outcome:
+async def _send(remoting: RemotingClient, address: str, queue: int, send: Send, topic: str = TOPIC) -> Outcome:
     """Send once and tell how it ended."""
     header = SendMessageRequestHeader(
         producer_group="FaultLab",
-        topic=TOPIC,
+        topic=topic,
         default_topic="TBW102",
         default_topic_queue_nums=QUEUES,
         queue_id=queue,

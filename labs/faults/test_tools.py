@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from labs.faults.fault_proxy import RETRANSMIT_SECONDS, FaultProxy, Way
+from labs.faults.fault_proxy import FaultProxy, Way
 from labs.faults.history import History, Outcome, outcome_of
 from rocketmq_py.common.host import split_address
 from rocketmq_py.remoting.codes import ResponseCode
@@ -164,13 +164,30 @@ async def test_a_server_that_is_killed_with_bytes_unread_ends_the_link() -> None
     server.close()
 
 
-async def test_lost_bytes_arrive_late_and_in_order() -> None:
+async def test_lost_packets_arrive_late_and_in_order() -> None:
     async with echo() as (proxy, reader, writer):
         proxy.lose(1.0)
         writer.write(b"one")
         with pytest.raises(TimeoutError):
-            await comes(reader, 3, RETRANSMIT_SECONDS)
+            await comes(reader, 3, 0.1)
+        assert proxy.lost >= 1
         proxy.lose(0.0)
         writer.write(b"two")
         assert await comes(reader, 6, 30.0) == b"onetwo"
-        assert proxy.counts["lost"] >= 1
+        lost = proxy.lost
+        writer.write(b"x" * 300_000)
+        await comes(reader, 300_000)
+        assert proxy.lost == lost, "packets are lost although that has ended"
+
+
+async def test_packets_of_new_connections_are_lost_too() -> None:
+    """From the first one on, both ways: here from the server to the proxy."""
+    async with echo() as (proxy, _, _):
+        proxy.lose(0.3)
+        reader, writer = await asyncio.open_connection(*split_address(proxy.address))
+        before = proxy.lost
+        for number in range(20):
+            writer.write(b"%04d" % number)
+            assert await comes(reader, 4, 60.0) == b"%04d" % number
+        assert proxy.lost > before
+        writer.transport.abort()
