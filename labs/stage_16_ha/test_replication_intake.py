@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import struct
 import tempfile
@@ -97,6 +98,85 @@ def test_frames_may_be_cut_at_any_byte(sizes: list[int], cuts: list[int]) -> Non
         inside_a_blank = [end for end in ends if end not in borders and not any(0 < b - end < 2_200 for b in blanks)]
         assert not inside_a_blank, f"the log ended inside a record at {inside_a_blank}"
         assert intake.is_verified
+
+    run(lab)
+
+
+@settings(max_examples=60)
+@given(
+    sizes=st.lists(st.integers(0, MAX_BODY), min_size=4, max_size=12),
+    cuts=st.lists(st.integers(0, 1 << 30), min_size=1, max_size=30),
+    bad=st.sets(st.integers(0, 30), max_size=5),
+)
+def test_a_link_may_be_lost_after_any_byte(sizes: list[int], cuts: list[int], bad: set[int]) -> None:
+    """Each piece comes over a link of its own; some are zeros from where the copy ends. What is asked for next goes on from
+    what was kept.
+    """
+
+    async def lab(master: LogLab, slave: LogLab) -> None:
+        await fill(master, sizes)
+        data = bytes_of(master)
+        intake = LogIntake(slave.log, MAX_BODY)
+        for number, cut in enumerate([*sorted(cut % (len(data) + 1) for cut in cuts), len(data)]):
+            start = intake.begin()
+            piece = bytearray(data[start:cut])
+            if number in bad and number < len(cuts):
+                # Zeros are no record, and inside a blank one they are what the master has.
+                known = slave.log.max_offset - start
+                piece[known:] = bytes(max(len(piece) - known, 0))
+            # Two reads: the first may end anywhere, and what it had is kept.
+            for begin, end in pairwise([0, len(piece) // 2, len(piece)]):
+                with contextlib.suppress(CorruptDataError):
+                    intake.feed(start + begin, memoryview(piece)[begin:end])
+                    intake.settle()
+        assert slave.log.max_offset == len(data), f"the copy stopped at {slave.log.max_offset}"
+
+    run(lab)
+
+
+def test_a_link_lost_inside_a_blank_record_is_taken_up_there() -> None:
+    """At each byte of it. What comes behind it is refused once, so nothing of that read is kept."""
+
+    async def lab(master: LogLab, slave: LogLab) -> None:
+        await fill(master, [900, 900, 900, 1_500, 900])
+        data = bytes_of(master)
+        blank, end = next(
+            (offset, offset + check.size)
+            for offset, check in master.log.scan(0)
+            if check.state is RecordState.BLANK and check.size > 20
+        )
+        intake = LogIntake(slave.log, MAX_BODY)
+        for cut in range(blank, end + 1):
+            start = intake.begin()
+            intake.feed(start, memoryview(data)[start:cut])
+            intake.settle()
+            with pytest.raises(CorruptDataError):
+                intake.feed(cut, memoryview(bytes(data[cut:end]) + b"no record of any kind, but long enough"))
+                intake.settle()
+        start = intake.begin()
+        intake.feed(start, memoryview(data)[start:])
+        intake.settle()
+        assert bytes_of(slave) == data
+
+    run(lab)
+
+
+def test_a_cut_of_the_log_ends_what_was_known_of_a_blank_record() -> None:
+    async def lab(master: LogLab, slave: LogLab) -> None:
+        await fill(master, [900, 900, 900, 1_500, 900])
+        data = bytes_of(master)
+        blank = next(offset for offset, check in master.log.scan(0) if check.state is RecordState.BLANK)
+        intake = LogIntake(slave.log, MAX_BODY)
+        intake.begin()
+        intake.feed(0, memoryview(data)[: blank + 10])
+        intake.settle()
+        assert slave.log.max_offset == blank + 10
+        border = max(border for border in borders_of(master) if border < blank)
+        slave.log.truncate(border)
+        start = intake.begin()
+        intake.feed(start, memoryview(data)[start:])
+        intake.settle()
+        assert bytes_of(slave) == data
 
     run(lab)
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from rocketmq_py.common.errors import CorruptDataError
 from rocketmq_py.store.commit_log import CommitLog
-from rocketmq_py.store.ha.record_checks import check_records
+from rocketmq_py.store.ha.record_checks import Checked, check_records
 from rocketmq_py.store.ha.record_vector import RecordVectors
 
 #: Bytes of its own end that a slave compares with the master's.
@@ -55,8 +55,10 @@ class LogIntake:
         self._buffer = bytearray(_FIRST_BUFFER)
         self._filled = 0
         self._first_offset: int | None = None
-        # Bytes of a blank record that are still to come. They have no meaning, so there is nothing to check.
+        # Bytes of a blank record that are still to come, for as long as the log ends at `_blank_from`, inside that record. They
+        # have no meaning, so there is nothing to check.
         self._blank_left = 0
+        self._blank_from = -1
 
     @property
     def is_verified(self) -> bool:
@@ -71,7 +73,10 @@ class LogIntake:
     def begin(self) -> int:
         """Forget what a former link left unfinished, and return the offset to ask from; 0 if the log is empty."""
         log = self._log
-        self._filled = self._blank_left = 0
+        self._filled = 0
+        if log.max_offset != self._blank_from:
+            # The log was cut, or a write went wrong: it ends at the border of a record.
+            self._blank_left = 0
         if not log.files.mapped_files:
             self.next_offset = None
             return 0
@@ -149,29 +154,28 @@ class LogIntake:
         start = log.max_offset if log.files.mapped_files else self._first_offset or 0
         view = memoryview(self._buffer)[: self._filled]
         try:
-            size = self._whole(view, start)
+            size, blank_left = self._whole(view, start)
             if size:
                 log.append_raw(start, view[:size])
         finally:
             view.release()
         if size:
+            self._blank_left, self._blank_from = blank_left, log.max_offset
             # What is left is less than a record, as a rule a small part of what was appended.
             self._buffer[: self._filled - size] = self._buffer[size : self._filled]
             self._filled -= size
             self.on_appended()
         return size
 
-    def _whole(self, view: memoryview, start: int) -> int:
+    def _whole(self, view: memoryview, start: int) -> Checked:
         """Return how many bytes at the beginning can be appended."""
         skipped = min(self._blank_left, len(view))
-        self._blank_left -= skipped
         if skipped == len(view):
-            return skipped
+            return Checked(skipped, self._blank_left - skipped)
         checked = check_records(
             view[skipped:], start + skipped, self._log.file_size, self._max_record_size, self.vectors
         )
-        self._blank_left = checked.blank_left
-        return skipped + checked.size
+        return Checked(skipped + checked.size, checked.blank_left)
 
     def __repr__(self) -> str:
         return f"<LogIntake next {self.next_offset}, {self._filled} bytes wait, log ends at {self._log.max_offset}>"
