@@ -161,6 +161,24 @@ def test_a_link_lost_inside_a_blank_record_is_taken_up_there() -> None:
     run(lab)
 
 
+def test_an_empty_slave_may_be_sent_another_beginning_over_the_next_link() -> None:
+    """Its first link is lost inside the first record, and the master has a newer file by then."""
+
+    async def lab(master: LogLab, slave: LogLab) -> None:
+        await fill(master, [900, 900, 900, 1_500, 900])
+        data = bytes_of(master)
+        intake = LogIntake(slave.log, MAX_BODY)
+        assert intake.begin() == 0
+        intake.feed(0, memoryview(data)[:50])
+        assert intake.settle() == 0
+        assert intake.begin() == 0
+        intake.feed(FILE_SIZE, memoryview(data)[FILE_SIZE:])
+        intake.settle()
+        assert (slave.log.min_offset, slave.log.max_offset) == (FILE_SIZE, len(data))
+
+    run(lab)
+
+
 def test_a_cut_of_the_log_ends_what_was_known_of_a_blank_record() -> None:
     async def lab(master: LogLab, slave: LogLab) -> None:
         await fill(master, [900, 900, 900, 1_500, 900])

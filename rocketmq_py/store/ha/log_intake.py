@@ -78,7 +78,7 @@ class LogIntake:
             # The log was cut, or a write went wrong: it ends at the border of a record.
             self._blank_left = 0
         if not log.files.mapped_files:
-            self.next_offset = None
+            self.next_offset = self._first_offset = None
             return 0
         # At least 1: 0 says "empty" to the master.
         self.next_offset = min(max(log.max_offset - OVERLAP, log.min_offset, 1), log.max_offset)
