@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -29,3 +30,10 @@ def pytest_configure() -> None:
     """Let SIGINT interrupt, here and in what the labs start: a shell that runs them in the background ignores it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def numpy() -> ModuleType:
+    """numpy, which is optional: labs of what needs it are skipped without it."""
+    found: ModuleType = pytest.importorskip("numpy", reason="numpy is absent: pip install -e '.[fast]'")
+    return found

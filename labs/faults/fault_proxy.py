@@ -165,8 +165,9 @@ class FaultProxy:
         except OSError:
             return
         self._writers |= {writer, back}
-        if self._loss:
-            self.lose(self._loss)
+        # The other end has it from the socket that listens.
+        for sock in _open_sockets(back):
+            lose_packets(sock, self._loss)
         ways = [
             asyncio.create_task(self._pump(Way.FORTH, reader, back)),
             asyncio.create_task(self._pump(Way.BACK, there, writer)),

@@ -105,6 +105,11 @@ class Group:
     admin: AdminClient = field(init=False)
     target: str = ""
 
+    @property
+    def proxies(self) -> list[FaultProxy]:
+        """All that stand round the brokers."""
+        return [proxy for links in self.links.values() for proxy in links.all]
+
     # --- who is who ---------------------------------------------------------------------------------------------------
 
     async def find_master(self) -> str:

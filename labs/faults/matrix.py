@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from labs.faults.fault_proxy import BOTH, Way
@@ -162,51 +163,50 @@ async def isolate_master_with_leader(group: Group) -> None:
 
 async def delay_everything(group: Group) -> None:
     """Row 22: 100 +- 50 ms on every link; nobody is elected because of that."""
-    proxies = [proxy for links in group.links.values() for proxy in links.all]
     master = await group.master()
-    for proxy in proxies:
+    for proxy in group.proxies:
         proxy.delay(0.1, 0.05)
     await asyncio.sleep(3 * LASTS)
-    for proxy in proxies:
+    for proxy in group.proxies:
         proxy.delay(0.0)
     assert await group.master() == master, "a delay deposed the master"
 
 
+@contextmanager
+def losing(group: Group, share: float) -> Iterator[None]:
+    """Lose a share of all packets on every link, for as long as the block lasts."""
+    before = sum(proxy.lost for proxy in group.proxies)
+    for proxy in group.proxies:
+        proxy.lose(share)
+    try:
+        yield
+    finally:
+        for proxy in group.proxies:
+            proxy.lose(0.0)
+    lost = sum(proxy.lost for proxy in group.proxies) - before
+    assert lost > 20, f"{lost} packets were lost"
+
+
 async def lose_much(group: Group) -> None:
     """Row 22: a fifth of all packets is lost on every link, and sent again by TCP."""
-    proxies = [proxy for links in group.links.values() for proxy in links.all]
-    before = sum(proxy.lost for proxy in proxies)
-    for proxy in proxies:
-        proxy.lose(LOSS)
-    await asyncio.sleep(5 * LASTS)
-    for proxy in proxies:
-        proxy.lose(0.0)
-    lost = sum(proxy.lost for proxy in proxies) - before
-    assert lost > 20, f"{lost} packets were lost"
+    with losing(group, LOSS):
+        await asyncio.sleep(5 * LASTS)
 
 
 async def lose_little(group: Group) -> None:
     """Row 22: one packet of twenty is lost on every link; senders with many sends under way keep a part of their rate."""
-    proxies = [proxy for links in group.links.values() for proxy in links.all]
     whole = await group.rate(2 * LASTS)
-    before = sum(proxy.lost for proxy in proxies)
-    for proxy in proxies:
-        proxy.lose(LITTLE_LOSS)
-    rate = await group.rate(6 * LASTS)
-    for proxy in proxies:
-        proxy.lose(0.0)
-    lost = sum(proxy.lost for proxy in proxies) - before
-    print(f"{rate:.0f} sends a second with {lost} packets lost, {whole:.0f} with none: {rate / whole:.2f}")
-    assert lost > 20
+    with losing(group, LITTLE_LOSS):
+        rate = await group.rate(6 * LASTS)
+    print(f"{rate:.0f} sends a second with packets lost, {whole:.0f} with none: {rate / whole:.2f}")
     assert rate >= RATE_KEPT * whole
 
 
 async def reset_everything(group: Group) -> None:
     """Row 23: every connection of the group is reset, three times in three seconds."""
     for _ in range(3):
-        for links in group.links.values():
-            for proxy in links.all:
-                proxy.reset()
+        for proxy in group.proxies:
+            proxy.reset()
         await asyncio.sleep(LASTS)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from labs.golden.test_index import entries_of, golden, open_file
 from rocketmq_py.store.index_hash import KeyHasher
-from rocketmq_py.store.index_vector import Vectors, load_vectors
+from rocketmq_py.store.index_vector import Vectors
 
 FILES = golden()
 EVER = (0, 1 << 60)
@@ -48,15 +48,15 @@ def test_every_key_leads_to_the_records_that_apache_finds(
 
 @pytest.mark.parametrize("by_columns", [False, True], ids=["one by one", "columns"])
 @pytest.mark.parametrize("store", list(STORES))
-def test_the_files_of_a_store_are_made_again_byte_for_byte(store: str, by_columns: bool, tmp_path: Path) -> None:
+def test_the_files_of_a_store_are_made_again_byte_for_byte(
+    store: str, by_columns: bool, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Each file begins where the one before it ended, which is what its first entry counts its seconds from.
 
     A file tells the seconds of its entries, and the milliseconds of the first and the last; that is enough to put it
     again, since records between them add nothing but seconds.
     """
-    vectors: Vectors | None = load_vectors() if by_columns else None
-    if by_columns and vectors is None:
-        pytest.skip("numpy is absent: pip install -e '.[fast]'")
+    vectors = Vectors(request.getfixturevalue("numpy")) if by_columns else None
     for (before, _), (expected, data) in itertools.pairwise([({}, b""), *STORES[store]]):
         file = open_file(tmp_path / expected["name"], expected["slots"], expected["maxIndexNum"])
         if before:

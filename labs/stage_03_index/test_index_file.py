@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rocketmq_py.common.environment import system_environment
+from rocketmq_py.common.optional_numpy import load_numpy
 from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.store.index_file import ENTRY_LAYOUT, HEADER_LAYOUT, SLOT_SIZE, IndexFile
 from rocketmq_py.store.index_hash import KeyHasher, index_hash
-from rocketmq_py.store.index_vector import Vectors, load_vectors
+from rocketmq_py.store.index_vector import Vectors
 
 FILES = system_environment().files
 SLOTS, ENTRIES = 7, 40
@@ -108,15 +111,17 @@ def test_a_damaged_chain_ends(tmp_path: Path) -> None:
     damaged.close()
 
 
+def test_numpy_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    assert load_numpy() is None
+
+
 BATCHES = st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=30), min_size=1, max_size=5)
 
 
 @pytest.fixture(scope="module")
-def vectors() -> Vectors:
-    found = load_vectors()
-    if found is None:
-        pytest.skip("numpy is absent: pip install -e '.[fast]'")
-    return found
+def vectors(numpy: ModuleType) -> Vectors:
+    return Vectors(numpy)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -6,6 +6,7 @@ import errno
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,7 +17,7 @@ from rocketmq_py.common.file_system import OsFileSystem
 from rocketmq_py.common.properties import encode_properties
 from rocketmq_py.common.record import decode_records
 from rocketmq_py.store.index_service import IndexService
-from rocketmq_py.store.index_vector import Vectors, load_vectors
+from rocketmq_py.store.index_vector import Vectors
 
 SMALL = {"max_hash_slot_num": 8, "max_index_num": 100}
 
@@ -138,11 +139,8 @@ async def test_a_lost_index_is_made_again(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def vectors() -> Vectors:
-    found = load_vectors()
-    if found is None:
-        pytest.skip("numpy is absent: pip install -e '.[fast]'")
-    return found
+def vectors(numpy: ModuleType) -> Vectors:
+    return Vectors(numpy)
 
 
 async def test_a_broker_with_numpy_writes_what_one_without_writes(tmp_path: Path, vectors: Vectors) -> None:

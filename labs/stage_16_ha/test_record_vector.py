@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from rocketmq_py.common.sys_flag import TRANSACTION_PREPARED
 from rocketmq_py.store.ha import ha_client
 from rocketmq_py.store.ha.log_intake import LogIntake
 from rocketmq_py.store.ha.record_checks import Checked, check_records
-from rocketmq_py.store.ha.record_vector import MIN_RECORDS, RecordVectors, load_vectors
+from rocketmq_py.store.ha.record_vector import MIN_RECORDS, RecordVectors
 
 from .ha_lab import ha_lab
 
@@ -29,11 +30,8 @@ HOST_V6 = bytes(20)
 
 
 @pytest.fixture(scope="module")
-def vectors() -> RecordVectors:
-    found = load_vectors()
-    if found is None:
-        pytest.skip("numpy is absent: pip install -e '.[fast]'")
-    return found
+def vectors(numpy: ModuleType) -> RecordVectors:
+    return RecordVectors(numpy)
 
 
 def records(count: int = COUNT, start: int = START, **unusual: bytes) -> list[bytes]:

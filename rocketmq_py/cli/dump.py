@@ -13,7 +13,7 @@ from rocketmq_py.common.file_system import FileSystem
 from rocketmq_py.common.host import decode_host
 from rocketmq_py.common.layout import Annotation, Layout
 from rocketmq_py.common.record import HEAD_LAYOUTS, Record, RecordCheck, RecordState, check_record
-from rocketmq_py.common.sys_flag import BORN_HOST_V6, STORE_HOST_V6
+from rocketmq_py.common.sys_flag import HOST_BITS
 from rocketmq_py.store.mapped_file import NAME_DIGITS
 
 
@@ -67,7 +67,7 @@ def _read_file(view: memoryview, first: int, at: int) -> Iterator[tuple[int, Rec
 
 def explain_record(record: Record, data: bytes, offset: int) -> list[Piece]:
     """Return every field of a record with its bytes."""
-    head = HEAD_LAYOUTS[record.sys_flag & (BORN_HOST_V6 | STORE_HOST_V6)]
+    head = HEAD_LAYOUTS[record.sys_flag & HOST_BITS]
     pieces = [_piece(annotation, offset) for annotation in head.annotate(data)]
     at = head.size
     length_size = 1 if len(record.topic) <= 127 and data[at + len(record.body)] == len(record.topic) else 2

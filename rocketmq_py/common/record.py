@@ -57,9 +57,8 @@ def _head_layout(sys_flag: int) -> Layout:
     )
 
 
-_HOST_BITS: Final = flags.BORN_HOST_V6 | flags.STORE_HOST_V6
 HEAD_LAYOUTS: Final[dict[int, Layout]] = {
-    bits: _head_layout(bits) for bits in (0, flags.BORN_HOST_V6, flags.STORE_HOST_V6, _HOST_BITS)
+    bits: _head_layout(bits) for bits in (0, flags.BORN_HOST_V6, flags.STORE_HOST_V6, flags.HOST_BITS)
 }
 #: The form with two IPv4 hosts.
 HEAD_LAYOUT: Final = HEAD_LAYOUTS[0]
@@ -125,8 +124,8 @@ def encode_record(
             f"message properties take {len(properties)} bytes, more than the {MAX_PROPERTIES_LENGTH} a record can hold"
         )
     magic, topic_part = encode_topic(topic)
-    sys_flag = sys_flag & ~_HOST_BITS | host_bits(born_host, store_host)
-    head = HEAD_LAYOUTS[sys_flag & _HOST_BITS]
+    sys_flag = sys_flag & ~flags.HOST_BITS | host_bits(born_host, store_host)
+    head = HEAD_LAYOUTS[sys_flag & flags.HOST_BITS]
     size = head.size + len(body) + len(topic_part) + 2 + len(properties)
     return b"".join(
         (
@@ -267,7 +266,7 @@ def read_record(buffer: bytes | memoryview, at: int = 0) -> Record:
     if not MIN_RECORD_SIZE <= size <= len(buffer) - at:
         raise CorruptDataError(f"record at byte {at}", f"a size up to {len(buffer) - at}", size)
     sys_flag = _INT.unpack_from(buffer, at + _SYS_FLAG_AT)[0]
-    head = HEAD_LAYOUTS[sys_flag & _HOST_BITS]
+    head = HEAD_LAYOUTS[sys_flag & flags.HOST_BITS]
     end = at + size
     if head.size > size:
         raise CorruptDataError(f"record at byte {at}", f"at least {head.size} bytes", size)

@@ -19,11 +19,12 @@ from typing import Any, Final, TypeVar
 
 from rocketmq_py.common import sys_flag as flags
 from rocketmq_py.common.environment import Environment
+from rocketmq_py.common.optional_numpy import load_numpy
 from rocketmq_py.store.columns import Columns, Slot
 from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.store.index_file import IndexFile, index_file_size
 from rocketmq_py.store.index_hash import KeyHasher, keys_of
-from rocketmq_py.store.index_vector import MIN_KEYS, Vectors, load_vectors
+from rocketmq_py.store.index_vector import MIN_KEYS, Vectors
 from rocketmq_py.store.query_message import QueryOffsetResult
 
 logger = logging.getLogger(__name__)
@@ -284,13 +285,14 @@ class IndexService:
         return [prefixes[slot] for slot in slots]
 
     def _load_vectors_soon(self) -> None:
-        """Import numpy in a thread: it takes longer than a whole start of the broker without it."""
+        """Load numpy in a thread, unless that was asked for before."""
         if self._asked_for_vectors:
             return
         self._asked_for_vectors = True
 
         async def load() -> None:
-            self.vectors = await self._environment.run_blocking(load_vectors)
+            numpy = await self._environment.run_blocking(load_numpy)
+            self.vectors = Vectors(numpy) if numpy is not None else None
 
         self._run_in_background(load())
 

@@ -1,7 +1,6 @@
 """The index's work by columns, with numpy: the same bytes as one key at a time, in a fifth of the time.
 
-numpy is optional (the extra `fast`) and slow to import, so it is loaded in a thread once there is work for it; until
-then, and without it, keys are added one by one.
+Until numpy is loaded, and without it, keys are added one by one.
 
 Source: the results are those of `IndexFile#putKey`, RocketMQ 5.3; the way is our own.
 """
@@ -16,15 +15,6 @@ Array = Any
 
 #: Below this many keys the preparation of arrays costs more than they save.
 MIN_KEYS: Final = 16
-
-
-def load_vectors() -> Vectors | None:
-    """Import numpy and return what is done with it; None where it is not installed. Slow the first time."""
-    try:
-        import numpy
-    except ImportError:
-        return None
-    return Vectors(numpy)
 
 
 class Vectors:

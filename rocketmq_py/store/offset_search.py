@@ -12,7 +12,7 @@ import enum
 from collections.abc import Callable
 
 from rocketmq_py.common.record import HEAD_LAYOUT, HEAD_LAYOUTS
-from rocketmq_py.common.sys_flag import BORN_HOST_V6, STORE_HOST_V6
+from rocketmq_py.common.sys_flag import HOST_BITS
 from rocketmq_py.store.batch_consume_queue import BATCH_UNIT_LAYOUT, BatchUnit
 from rocketmq_py.store.consume_queue_unit import FILLER, FILLER_SIZE, UNIT_LAYOUT
 from rocketmq_py.store.unit_queue import QueueSnapshot
@@ -38,7 +38,7 @@ def store_timestamp_of(head: bytes | memoryview | None) -> int:
     if head is None or len(head) < HEAD_LAYOUT.size:
         return -1
     sys_flag = int.from_bytes(head[_SYS_FLAG_AT : _SYS_FLAG_AT + 4], "big")
-    at = _STORE_TIMESTAMP_AT[sys_flag & (BORN_HOST_V6 | STORE_HOST_V6)]
+    at = _STORE_TIMESTAMP_AT[sys_flag & HOST_BITS]
     return int.from_bytes(head[at : at + 8], "big", signed=True)
 
 

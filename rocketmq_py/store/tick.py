@@ -21,7 +21,7 @@ from typing import Final
 from rocketmq_py.common.crc import crc32
 from rocketmq_py.common.environment import Clock
 from rocketmq_py.common.record import HEAD_LAYOUTS, host_bits
-from rocketmq_py.common.sys_flag import BORN_HOST_V6, STORE_HOST_V6
+from rocketmq_py.common.sys_flag import BORN_HOST_V6, HOST_BITS, STORE_HOST_V6
 from rocketmq_py.store.ack import AcknowledgementGate, Answers, Callback, Sink
 from rocketmq_py.store.columns import Columns
 from rocketmq_py.store.commit_log import CommitLog
@@ -33,7 +33,6 @@ from rocketmq_py.store.queue_slot import QueueSlot
 #: A turn of the loop that brings more than this is written in parts, so that its records are not all held in memory.
 MAX_PENDING_BYTES: Final = 4 << 20
 
-_HOST_BITS: Final = BORN_HOST_V6 | STORE_HOST_V6
 _LENGTH = struct.Struct(">H")
 #: The two bytes before the properties, by their length, for properties as they usually are.
 _LENGTHS: Final = tuple(_LENGTH.pack(length) for length in range(1_024))
@@ -163,10 +162,10 @@ class Tick:
             self._open()
         if len(born_host) == 8:
             head = self._head_v4
-            sys_flag = sys_flag & ~_HOST_BITS | self._store_bits
+            sys_flag = sys_flag & ~HOST_BITS | self._store_bits
         else:
             head = self._head_v6
-            sys_flag = sys_flag & ~_HOST_BITS | self._store_bits | BORN_HOST_V6
+            sys_flag = sys_flag & ~HOST_BITS | self._store_bits | BORN_HOST_V6
         topic_part = slot.topic_part
         properties_length = len(properties)
         size = head.size + len(body) + len(topic_part) + 2 + properties_length
@@ -232,7 +231,7 @@ class Tick:
         total = sum([fixed + len(body) + len(properties) for _, body, properties, _, _ in items])
         self.reserve(total)
         head = self._head_v4 if len(born_host) == 8 else self._head_v6
-        sys_flag = sys_flag & ~_HOST_BITS | self._store_bits | (0 if len(born_host) == 8 else BORN_HOST_V6)
+        sys_flag = sys_flag & ~HOST_BITS | self._store_bits | (0 if len(born_host) == 8 else BORN_HOST_V6)
         pack, lengths = head.pack, _LENGTHS
         magic, queue_id, topic_part = slot.magic, slot.queue_id, slot.topic_part
         parts, rows, now, store_host = self._parts, self._rows, self._now_ms, self._log.store_host
@@ -270,7 +269,7 @@ class Tick:
         size = self.size_of(slot, b"", b"", born_host) + body_length + properties_length
         self.reserve(count * size)
         head = self._head_v4 if len(born_host) == 8 else self._head_v6
-        sys_flag = sys_flag & ~_HOST_BITS | self._store_bits | (0 if len(born_host) == 8 else BORN_HOST_V6)
+        sys_flag = sys_flag & ~HOST_BITS | self._store_bits | (0 if len(born_host) == 8 else BORN_HOST_V6)
         offset, first, now = self._end, slot.next_offset, self._now_ms
         packed = head.pack(
             size, slot.magic, 0, slot.queue_id, messages.flag, 0, 0, sys_flag, born_timestamp, born_host, now,

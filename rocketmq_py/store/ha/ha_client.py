@@ -16,11 +16,12 @@ from typing import Final, cast
 from rocketmq_py.common.environment import RunBlocking
 from rocketmq_py.common.errors import CorruptDataError, RocketMQError
 from rocketmq_py.common.host import split_address
+from rocketmq_py.common.optional_numpy import load_numpy
 from rocketmq_py.store.config import MessageStoreConfig
 from rocketmq_py.store.errors import StoreError
 from rocketmq_py.store.ha.ha_frames import DefaultSlaveCodec, SlaveCodec
 from rocketmq_py.store.ha.log_intake import LogIntake
-from rocketmq_py.store.ha.record_vector import load_vectors
+from rocketmq_py.store.ha.record_vector import RecordVectors
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,8 @@ class HAClient:
         """Load what checks many records at once, unless that was done."""
 
         async def load() -> None:
-            self.intake.vectors = await self._run_blocking(load_vectors)
+            numpy = await self._run_blocking(load_numpy)
+            self.intake.vectors = RecordVectors(numpy) if numpy is not None else None
 
         if self._loading is None:
             self._loading = asyncio.get_running_loop().create_task(load())

@@ -12,7 +12,7 @@ from typing import Final
 from rocketmq_py.common import properties as names
 from rocketmq_py.common.java import string_hash
 from rocketmq_py.common.record import BLANK_SIZE, MAGIC_BLANK, MAGIC_V1, MIN_RECORD_SIZE, read_record
-from rocketmq_py.common.sys_flag import BORN_HOST_V6, STORE_HOST_V6, TRANSACTION_MASK
+from rocketmq_py.common.sys_flag import HOST_BITS, TRANSACTION_MASK
 from rocketmq_py.store.columns import Columns
 from rocketmq_py.store.queue_slot import QueueSlot
 from rocketmq_py.store.reput import RecordColumns, tags_code_of
@@ -22,7 +22,7 @@ from rocketmq_py.store.reput import RecordColumns, tags_code_of
 _HEAD: Final = struct.Struct(">ii4xi4xqqi16xq20xi")
 _SIZE_AND_MAGIC: Final = struct.Struct(">ii")
 #: Records that are not of the usual form: IPv6 hosts, transactions.
-_UNUSUAL: Final = BORN_HOST_V6 | STORE_HOST_V6 | TRANSACTION_MASK
+_UNUSUAL: Final = HOST_BITS | TRANSACTION_MASK
 _INNER: Final = names.INNER_NUM.encode()
 _TAGS: Final = b"\x02" + names.TAGS.encode() + b"\x01"
 #: Hashes of tags that are kept; applications have a few.

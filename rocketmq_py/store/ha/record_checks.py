@@ -24,10 +24,9 @@ from rocketmq_py.common.record import (
     RecordState,
     check_record,
 )
-from rocketmq_py.common.sys_flag import BORN_HOST_V6, STORE_HOST_V6
+from rocketmq_py.common.sys_flag import HOST_BITS
 from rocketmq_py.store.ha.record_vector import RecordVectors
 
-_HOST_BITS: Final = BORN_HOST_V6 | STORE_HOST_V6
 #: What is looked at in a head with two IPv4 hosts: size, magic, body CRC, physical offset, system flag, body length.
 _HEAD_V4: Final = struct.Struct(">iii16xqi44xi")
 _HEAD_V4_SIZE: Final = _HEAD_V4.size
@@ -78,7 +77,7 @@ def check_records(
             topic = body + body_length
             if (
                 magic == MAGIC_V1
-                and not sys_flag & _HOST_BITS
+                and not sys_flag & HOST_BITS
                 and offset == start + at
                 and body <= topic < behind <= end
                 and behind <= file_end - BLANK_SIZE

@@ -2,8 +2,6 @@
 
 A loop over the records finds where each begins and takes the CRC of its body; all that their heads say is compared by
 columns. Whatever is not of the usual form, or not good, is left to `record_checks.py`, so nothing is refused here.
-
-numpy is optional (the extra `fast`) and slow to import, so it is loaded in a thread once a slave catches up.
 """
 
 from __future__ import annotations
@@ -14,24 +12,14 @@ from typing import Any, Final
 
 from rocketmq_py.common.crc import crc32
 from rocketmq_py.common.record import HEAD_LAYOUT, MAGIC_V1, MIN_RECORD_SIZE
-from rocketmq_py.common.sys_flag import BORN_HOST_V6, STORE_HOST_V6
+from rocketmq_py.common.sys_flag import HOST_BITS
 
 #: Below this many records the preparation of arrays costs more than they save.
 MIN_RECORDS: Final = 100
-_HOST_BITS: Final = BORN_HOST_V6 | STORE_HOST_V6
 _HEAD_SIZE: Final = HEAD_LAYOUT.size
 #: What the loop needs of a head: size, body CRC, body length.
 _SIZE_CRC_LENGTH: Final = struct.Struct(">i4xi72xi")
 _SIZE: Final = struct.Struct(">i")
-
-
-def load_vectors() -> RecordVectors | None:
-    """Import numpy and return what is done with it; None where it is not installed. Slow the first time."""
-    try:
-        import numpy
-    except ImportError:
-        return None
-    return RecordVectors(numpy)
 
 
 class RecordVectors:
@@ -68,7 +56,7 @@ class RecordVectors:
         end, topic = begin + words[:, 0], begin + words[:, 21] + _HEAD_SIZE
         is_good = words[:, 1] == MAGIC_V1
         is_good &= (words[:, 7] << 32) + (words[:, 8] & 0xFFFFFFFF) == begin + start
-        is_good &= words[:, 9] & _HOST_BITS == 0
+        is_good &= words[:, 9] & HOST_BITS == 0
         is_good &= words[:, 21] >= 0
         is_good &= topic < end
         if not is_good.all():
